@@ -1,0 +1,165 @@
+"""Every name that appears in the cluster: kinds, labels, phases, conditions, reasons. Imports nothing."""
+
+from enum import StrEnum
+
+GROUP = "crossfold.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+FIELD_MANAGER = "crossfold-operator"
+
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+LABEL_TUNE = f"{GROUP}/tune"
+LABEL_CROSS_VALIDATION = f"{GROUP}/cross-validation"
+LABEL_TRAIN_RUN = f"{GROUP}/train-run"
+LABEL_TRIAL = f"{GROUP}/trial"
+LABEL_FOLD = f"{GROUP}/fold"
+LABEL_SEED = f"{GROUP}/seed"
+LABEL_ATTEMPT = f"{GROUP}/attempt"
+RESERVED_LABEL_DOMAINS = (GROUP, "kueue.x-k8s.io")
+
+CONTAINER = "trainer"
+"""Name of the container in a trainer pod."""
+
+
+class Kind(StrEnum):
+    """The kinds that the operator reads or writes."""
+
+    TUNE = "Tune"
+    CROSS_VALIDATION = "CrossValidation"
+    TRAIN_RUN = "TrainRun"
+    JOB = "Job"
+    POD = "Pod"
+
+
+OWN_KINDS = (Kind.TUNE, Kind.CROSS_VALIDATION, Kind.TRAIN_RUN)
+PLURALS = {
+    Kind.TUNE: "tunes",
+    Kind.CROSS_VALIDATION: "crossvalidations",
+    Kind.TRAIN_RUN: "trainruns",
+    Kind.JOB: "jobs",
+    Kind.POD: "pods",
+}
+API_VERSIONS = {
+    Kind.TUNE: API_VERSION,
+    Kind.CROSS_VALIDATION: API_VERSION,
+    Kind.TRAIN_RUN: API_VERSION,
+    Kind.JOB: "batch/v1",
+    Kind.POD: "v1",
+}
+
+
+class TunePhase(StrEnum):
+    """One word for people; machines read conditions."""
+
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUSPENDED = "Suspended"
+    COMPLETE = "Complete"
+    FAILED = "Failed"
+
+
+class CrossValidationPhase(StrEnum):
+    """One word for people; machines read conditions."""
+
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUSPENDED = "Suspended"
+    COMPLETE = "Complete"
+    PRUNED = "Pruned"
+    STOPPED = "Stopped"
+    UNSTABLE = "Unstable"
+    FAILED = "Failed"
+
+
+class TrainRunPhase(StrEnum):
+    """One word for people; machines read conditions."""
+
+    QUEUED = "Queued"
+    STARTING = "Starting"
+    RUNNING = "Running"
+    PREEMPTED = "Preempted"
+    SUSPENDED = "Suspended"
+    SUCCEEDED = "Succeeded"
+    STOPPED = "Stopped"
+    FAILED = "Failed"
+
+
+TERMINAL_TUNE = frozenset({TunePhase.COMPLETE, TunePhase.FAILED})
+TERMINAL_CROSS_VALIDATION = frozenset(
+    {
+        CrossValidationPhase.COMPLETE,
+        CrossValidationPhase.PRUNED,
+        CrossValidationPhase.STOPPED,
+        CrossValidationPhase.UNSTABLE,
+        CrossValidationPhase.FAILED,
+    }
+)
+TERMINAL_TRAIN_RUN = frozenset({TrainRunPhase.SUCCEEDED, TrainRunPhase.STOPPED, TrainRunPhase.FAILED})
+
+
+class Condition(StrEnum):
+    """Condition types of all three kinds."""
+
+    VALID = "Valid"
+    SUSPENDED = "Suspended"
+    DEGRADED = "Degraded"
+    COMPLETE = "Complete"
+    FAILED = "Failed"
+
+
+class Reason(StrEnum):
+    """Reasons of conditions and Events."""
+
+    # conditions
+    ACCEPTED = "Accepted"
+    INVALID_SPEC = "InvalidSpec"
+    SUSPENDED = "Suspended"
+    RESUMED = "Resumed"
+    AS_EXPECTED = "AsExpected"
+    IN_PROGRESS = "InProgress"
+    MAX_TRIALS_REACHED = "MaxTrialsReached"
+    SPACE_EXHAUSTED = "SpaceExhausted"
+    MAX_FAILED_TRIALS_REACHED = "MaxFailedTrialsReached"
+    CONFIG_ERROR = "ConfigError"
+    NAME_CONFLICT = "NameConflict"
+    ALL_RUNS_SUCCEEDED = "AllRunsSucceeded"
+    RUN_FAILED = "RunFailed"
+    RUN_UNSTABLE = "RunUnstable"
+    NO_SCORE = "NoScore"
+    DATA_INVALID = "DataInvalid"
+    SUCCEEDED = "Succeeded"
+    DIVERGED = "Diverged"
+    PRUNED = "Pruned"
+    STOPPED = "Stopped"
+    NO_RESULT = "NoResult"
+    LOST = "Lost"
+    # waiting, explained
+    IMAGE_PULL = "ImagePull"
+    UNSCHEDULABLE = "Unschedulable"
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    SECRET_MISSING = "SecretMissing"  # noqa: S105 -- a reason, not a password
+    CONTAINER_CONFIG = "ContainerConfig"
+    # events
+    TRIAL_ASKED = "TrialAsked"
+    RUN_CREATED = "RunCreated"
+    JOB_CREATED = "JobCreated"
+    JOB_DELETED = "JobDeleted"
+    RETRYING = "Retrying"
+    PREEMPTED = "Preempted"
+    NEW_BEST = "NewBest"
+    TRIAL_FINISHED = "TrialFinished"
+
+
+def cross_validation_name(tune: str, trial: int) -> str:
+    """Name of a Tune's trial: ``{tune}-cv{trial}``."""
+    return f"{tune}-cv{trial}"
+
+
+def train_run_name(cross_validation: str, fold: int, seed: int) -> str:
+    """Name of a CrossValidation's run: ``{cv}-f{fold}s{seed}``."""
+    return f"{cross_validation}-f{fold}s{seed}"
+
+
+def job_name(run: str, attempt: int) -> str:
+    """Name of a run's Job: the run's own for the first attempt, ``{run}-a{attempt}`` after that."""
+    return run if attempt == 1 else f"{run}-a{attempt}"

@@ -1,0 +1,342 @@
+"""The run's configuration: what the operator hands to a trainer, and the parts that the API shares with it."""
+
+import hashlib
+import json
+from enum import StrEnum
+from random import Random
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, JsonValue, model_validator
+
+from crossfold_trainer.contract import hyperparameters as hp
+from crossfold_trainer.contract.base import Model, Rule
+from crossfold_trainer.contract.metrics import KNOWN_OBJECTIVES, Direction, metric_info
+
+Uri = Annotated[str, Field(min_length=1, max_length=1024)]
+ShortText = Annotated[str, Field(max_length=253)]
+Name = Annotated[str, Field(min_length=1, max_length=253)]
+Seed = Annotated[int, Field(ge=0, le=9999)]
+
+FIRST_SEEDS = (42, 21, 69)
+CREDENTIALS_DIR = "/etc/crossfold"
+"""Where a pod finds credentials: ``data/`` and ``artifacts/`` below it, one file per variable."""
+CREDENTIAL_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+"""Keys of a credentials Secret (the session token is optional)."""
+CONFIG_VARIABLE = "CROSSFOLD_CONFIG"
+"""The environment variable in which a trainer finds its RunConfig as JSON."""
+CREDENTIALS_VARIABLE = "CROSSFOLD_CREDENTIALS"
+"""Overrides CREDENTIALS_DIR (local mode)."""
+TERMINATION_VARIABLE = "CROSSFOLD_TERMINATION_LOG"
+"""Overrides the path of the termination message (default /dev/termination-log)."""
+
+
+class Combine(StrEnum):
+    """How several metrics make one score."""
+
+    HARMONIC = "Harmonic"
+    ARITHMETIC = "Arithmetic"
+    GEOMETRIC = "Geometric"
+    MIN = "Min"
+
+
+class SplitMethod(StrEnum):
+    """How the test part is set aside before the folds are cut."""
+
+    NONE = "None"
+    RANDOM = "Random"
+    REGION = "Region"
+    SAMPLE = "Sample"
+
+
+class FoldMethod(StrEnum):
+    """How the train part is cut into folds."""
+
+    K_FOLD = "KFold"
+    SHUFFLE = "Shuffle"
+    STRATIFIED = "Stratified"
+    REGION = "Region"
+    REGION_STRATIFIED = "RegionStratified"
+    NONE = "None"
+
+
+class SecretRef(Model):
+    """A Secret in the same namespace."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+    """Name of the Secret; its keys are AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, optionally, AWS_SESSION_TOKEN."""
+
+
+class StoreSpec(Model):
+    """A place in object storage, or a folder."""
+
+    uri: Uri
+    """Where it is: s3://bucket/prefix, gs://, az://, file:// or a path inside the container."""
+    endpoint: Annotated[str, Field(max_length=253, pattern=r"^(https?://.+)?$")] = ""
+    """URL of the S3 server (http:// or https://), used with path-style addresses; empty: the provider's own."""
+    region: Annotated[str, Field(max_length=64)] = ""
+    """Region that requests are signed for; empty: the provider's default."""
+    secret_ref: SecretRef | None = None
+    """Secret with the credentials, mounted into the pod as files; without it the pod's own identity is used."""
+
+
+class SplitSpec(Model):
+    """How the test part is set aside."""
+
+    method: SplitMethod = SplitMethod.NONE
+    """None (no test part), Random (testFraction of the patches), Region or Sample (the listed values)."""
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of the patches that Random sets aside for the test, in (0, 1)."""
+    values: Annotated[list[Name], Field(max_length=1000, json_schema_extra={"x-kubernetes-list-type": "set"})] = []
+    """Names of the regions or samples that make the test part."""
+
+    rules = (
+        Rule(
+            "self.method == 'Random' ? has(self.testFraction) : !has(self.testFraction)",
+            "testFraction goes with method Random, and only with it",
+        ),
+        Rule(
+            "self.method in ['Region', 'Sample'] ? (has(self.values) && size(self.values) > 0)"
+            " : (!has(self.values) || size(self.values) == 0)",
+            "values goes with method Region or Sample, and must then list at least one name",
+        ),
+    )
+
+
+class DataSpec(StoreSpec):
+    """The data set (darts layout): config.toml, data.zarr and metadata.parquet below the URI."""
+
+    anonymous: bool = False
+    """Read without credentials (public buckets)."""
+    subsample: Annotated[int, Field(ge=2, le=100_000_000)] | None = None
+    """Use only this many patches, sampled with seed 42 before anything else; null: all."""
+    split: SplitSpec = SplitSpec()
+    """The test part, set aside before the folds are cut."""
+
+    rules = (
+        Rule(
+            "!self.anonymous || !has(self.secretRef)",
+            "anonymous and secretRef exclude each other: remove one",
+        ),
+    )
+
+
+class ArtifactsSpec(StoreSpec):
+    """Where runs leave checkpoints, metrics and figures."""
+
+
+class CrossValidationSpec(Model):
+    """How often, and on which parts of the data, one configuration is trained."""
+
+    folds: Annotated[int, Field(ge=1, le=100)] = 5
+    """How many folds the train part is cut into."""
+    run_folds: Annotated[int, Field(ge=1, le=100)] | None = None
+    """How many of the folds are run, from the first on; null: all."""
+    fold_method: FoldMethod = FoldMethod.REGION_STRATIFIED
+    """How folds are cut; None trains and validates on the whole train part (folds must be 1)."""
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=30, json_schema_extra={"x-kubernetes-list-type": "set"})] | None = None
+    """Seeds, 0 to 9999: each fold is run once per seed. Excludes randomSeeds; neither means [42]."""
+    random_seeds: Annotated[int, Field(ge=1, le=30)] | None = None
+    """Number of seeds to use: 42, 21, 69, then a fixed pseudo-random sequence. Excludes seeds."""
+
+    rules = (
+        Rule("!(has(self.seeds) && has(self.randomSeeds))", "seeds and randomSeeds exclude each other: remove one"),
+        Rule(
+            "(self.foldMethod == 'None') == (self.folds == 1)",
+            "foldMethod None goes with folds 1, and folds 1 with foldMethod None",
+        ),
+        Rule("!has(self.runFolds) || self.runFolds <= self.folds", "runFolds must not exceed folds"),
+        Rule(
+            "(has(self.runFolds) ? self.runFolds : self.folds)"
+            " * (has(self.seeds) ? size(self.seeds) : (has(self.randomSeeds) ? self.randomSeeds : 1)) <= 300",
+            "folds run times seeds must not exceed 300: lower runFolds or the number of seeds",
+        ),
+    )
+
+    @property
+    def resolved_seeds(self) -> tuple[int, ...]:
+        """The seeds in the order in which they run."""
+        if self.seeds is not None:
+            return tuple(self.seeds)
+        return seed_sequence(self.random_seeds or 1)
+
+    @property
+    def units(self) -> tuple[tuple[int, int], ...]:
+        """Every (fold, seed) in the order in which they run: all folds of the first seed, then the next seed."""
+        folds = self.folds if self.run_folds is None else self.run_folds
+        return tuple((fold, seed) for seed in self.resolved_seeds for fold in range(folds))
+
+
+def seed_sequence(n: int) -> tuple[int, ...]:
+    """The first n seeds: 42, 21, 69, then ``Random(42).sample(range(9999), n - 3)``."""
+    if n <= len(FIRST_SEEDS):
+        return FIRST_SEEDS[:n]
+    return (*FIRST_SEEDS, *Random(42).sample(range(9999), n - len(FIRST_SEEDS)))
+
+
+class ObjectiveMetric(Model):
+    """One metric of the objective."""
+
+    name: Annotated[str, Field(min_length=5, max_length=63, pattern=r"^val/[A-Za-z][A-Za-z0-9_]*$")]
+    """Validation metric, such as val/JaccardIndex or val/Recall."""
+    direction: Direction | None = None
+    """Maximize or Minimize; null: the metric's own direction, where the metric is a known one."""
+
+    rules = (
+        Rule(
+            f"has(self.direction) || self.name in {json.dumps(list(KNOWN_OBJECTIVES)).replace(chr(34), chr(39))}",
+            "a metric that Crossfold does not know must say its direction: add direction: Maximize or Minimize",
+        ),
+    )
+
+    @property
+    def resolved_direction(self) -> Direction:
+        """The direction that counts.
+
+        Raises:
+            ValueError: the metric is unknown and says no direction.
+        """
+        if self.direction is not None:
+            return self.direction
+        info = metric_info(self.name)
+        if info is None:
+            raise ValueError(f"metric {self.name} is unknown and must say its direction")
+        return info.direction
+
+
+class ObjectiveSpec(Model):
+    """What a run is scored by."""
+
+    metrics: Annotated[
+        list[ObjectiveMetric],
+        Field(
+            min_length=1,
+            max_length=8,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ]
+    """Validation metrics that make the score, at least one."""
+    combine: Combine = Combine.HARMONIC
+    """How several metrics make one score: Harmonic, Arithmetic or Geometric mean, or Min; unused with one metric."""
+
+
+class TrainerSpec(Model):
+    """How long and how often: settings of the training loop that are not hyperparameters."""
+
+    max_epochs: Annotated[int, Field(ge=1, le=100_000)] = 100
+    """Epochs after which training ends."""
+    early_stopping_patience: Annotated[int, Field(ge=1, le=100_000)] | None = 5
+    """Validations without a better score after which training ends; null: never."""
+    check_val_every_n_epoch: Annotated[int, Field(ge=1, le=100_000)] = 3
+    """Epochs from one validation to the next; the last epoch is always validated."""
+    plot_every_n_val_epochs: Annotated[int, Field(ge=0, le=100_000)] = 5
+    """Validations from one set of sample figures to the next; 0: only the kept epoch's."""
+    log_every_n_steps: Annotated[int, Field(ge=1, le=100_000)] = 10
+    """Optimiser steps from one logged training loss to the next."""
+    num_workers: Annotated[int, Field(ge=0, le=64)] = 0
+    """Worker processes that load data; 0 loads in the training process."""
+    limit_train_batches: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Train on at most this many batches per epoch (for trying things out); null: all."""
+    limit_val_batches: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Validate on at most this many batches (for trying things out); null: all."""
+    detect_anomaly: bool = False
+    """Stop with a traceback at the operation that makes a NaN in the backward pass; slow."""
+
+
+class TrackingSpec(Model):
+    """Where a run reports to while it trains."""
+
+    tensorboard: bool = True
+    """Write TensorBoard events beside the artifacts."""
+
+
+class RunConfig(Model):
+    """All that one trainer container needs to know. Handed over as JSON in CROSSFOLD_CONFIG."""
+
+    api_version: Literal["crossfold.dev/v1alpha1"] = "crossfold.dev/v1alpha1"
+    """Version of the API that wrote this."""
+    run: Name
+    """Name of the TrainRun."""
+    namespace: Name = "default"
+    """Namespace of the TrainRun."""
+    tune: ShortText = ""
+    """Name of the Tune at the root; empty: none."""
+    cross_validation: ShortText = ""
+    """Name of the CrossValidation above; empty: none."""
+    fold: Annotated[int, Field(ge=0, le=99)] = 0
+    """Which fold is held out for validation."""
+    seed: Seed = 42
+    """Seeds the folds, the weights and the order of the batches."""
+    folds: Annotated[int, Field(ge=1, le=100)] = 5
+    """How many folds the train part is cut into."""
+    fold_method: FoldMethod = FoldMethod.REGION_STRATIFIED
+    """How folds are cut."""
+    hyperparameters: dict[str, JsonValue] = {}
+    """Hyperparameters by name; what is not here has its default."""
+    objective: ObjectiveSpec
+    """What the run is scored by."""
+    data: DataSpec
+    """The data set."""
+    trainer: TrainerSpec = TrainerSpec()
+    """Settings of the training loop."""
+    artifacts: ArtifactsSpec
+    """Where artifacts go: below its uri, in artifact_path."""
+    artifact_path: Annotated[str, Field(max_length=1024)] = ""
+    """Folder of this run below artifacts.uri: namespace/tune/cv/run-id."""
+    tracking: TrackingSpec = TrackingSpec()
+    """Where the run reports to."""
+    digest: ShortText = ""
+    """configDigest, as the operator computed it."""
+
+    @model_validator(mode="after")
+    def _fold_exists(self) -> Self:
+        if self.fold >= self.folds:
+            raise ValueError(f"fold {self.fold} does not exist: there are {self.folds} (0 to {self.folds - 1})")
+        return self
+
+    @property
+    def artifact_uri(self) -> str:
+        """The run's own folder."""
+        return f"{self.artifacts.uri.rstrip('/')}/{self.artifact_path}".rstrip("/")
+
+
+_TRAINER_UNSCORED = {"plot_every_n_val_epochs", "log_every_n_steps", "num_workers"}
+"""Trainer settings that change what is seen or how fast it comes, never the score."""
+
+
+def config_digest(config: RunConfig) -> str:
+    """SHA-256 (hex) over the fields of a RunConfig that affect the score, defaults left out.
+
+    A new field with a default therefore leaves every digest as it was. Names, places of artifacts,
+    credentials and tracking do not count.
+
+    Raises:
+        ValueError: a hyperparameter is unknown or its value does not fit.
+    """
+    content: dict[str, Any] = config.model_dump(
+        mode="json",
+        exclude_defaults=True,
+        include={
+            "fold": True,
+            "seed": True,
+            "folds": True,
+            "fold_method": True,
+            "objective": True,
+            "data": {"uri", "endpoint", "subsample", "split"},
+            "trainer": set(TrainerSpec.model_fields) - _TRAINER_UNSCORED,
+        },
+    )
+    content["objective"] = {
+        "metrics": [{"name": m.name, "direction": m.resolved_direction.value} for m in config.objective.metrics],
+        **({"combine": config.objective.combine.value} if len(config.objective.metrics) > 1 else {}),
+    }
+    content = {key: value for key, value in content.items() if value != {}}
+    content["hyperparameters"] = hp.non_default(config.hyperparameters)
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def with_digest(config: RunConfig, parent: str) -> RunConfig:
+    """Fill in digest and artifact_path (``parent/run-id``, id = the digest's first 12 characters)."""
+    digest = config_digest(config)
+    path = "/".join(part for part in (parent.strip("/"), f"{config.run}-{digest[:12]}") if part)
+    return config.model_copy(update={"digest": digest, "artifact_path": path})

@@ -1,0 +1,115 @@
+"""What a trainer says at its end: the result, or the failure, as JSON in the termination message."""
+
+import json
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from crossfold_trainer.contract.base import Model
+
+MESSAGE_LIMIT = 4096
+"""Bytes of a termination message that Kubernetes keeps."""
+FAILURE_TEXT_LIMIT = 1500
+"""Characters of a failure's text."""
+
+
+class Outcome(StrEnum):
+    """How a finished run ended."""
+
+    TRAINED = "Trained"
+    """Training ended by itself and a checkpoint was kept."""
+    DIVERGED = "Diverged"
+    """The loss became non-finite: a finished run without a score."""
+
+
+class RunResult(Model):
+    """A finished run. Numbers are taken at the epoch of the checkpoint that was kept."""
+
+    outcome: Outcome = Outcome.TRAINED
+    """Trained, or Diverged (score null)."""
+    digest: str
+    """configDigest that the result belongs to; a result with another digest is never read."""
+    data_digest: str = ""
+    """Digest of the data set that was read."""
+    splits_digest: str = ""
+    """Digest of the membership of train, validation and test part."""
+    score: float | None = None
+    """The run's combined score; null when it is not stable."""
+    stable: bool = True
+    """Whether the score may be compared."""
+    values: dict[str, float | None] = {}
+    """The objective's metrics by full name; null for a non-finite value."""
+    metrics: dict[str, float | None] = {}
+    """All other metrics by full name, at the kept epoch; null for a non-finite value."""
+    epoch: Annotated[int, Field(ge=0)] | None = None
+    """The kept epoch, counted from 0."""
+    epochs: Annotated[int, Field(ge=0)] = 0
+    """Epochs trained, all attempts together."""
+    steps: Annotated[int, Field(ge=0)] = 0
+    """Optimiser steps, all attempts together."""
+    duration_seconds: Annotated[float, Field(ge=0)] = 0.0
+    """Wall-clock seconds from the start of the last attempt to its result."""
+    checkpoint_uri: str = ""
+    """The kept checkpoint."""
+    artifact_uri: str = ""
+    """The run's folder."""
+    reason: str = ""
+    """Why training ended, in words."""
+
+    def message(self) -> str:
+        """JSON of at most 4 KB: metrics outside the objective are left out, last first, when it would be more."""
+        content = self.model_dump(mode="json")
+        text = _json({"result": content})
+        names = list(self.metrics)
+        while len(text.encode()) > MESSAGE_LIMIT and names:
+            del content["metrics"][names.pop()]
+            text = _json({"result": content})
+        return text
+
+
+class FailureClass(StrEnum):
+    """Why an attempt ended without a result."""
+
+    PREEMPTED = "Preempted"
+    INFRASTRUCTURE = "Infrastructure"
+    OUT_OF_MEMORY = "OutOfMemory"
+    HOST_OUT_OF_MEMORY = "HostOutOfMemory"
+    CONFIG = "Config"
+    TIMEOUT = "Timeout"
+    CRASH = "Crash"
+
+
+class RunFailure(Model):
+    """An attempt that ended without a result, in the trainer's own words."""
+
+    failure_class: Annotated[FailureClass, Field(alias="class")]
+    """The class that the exit code says too."""
+    message: Annotated[str, Field(max_length=FAILURE_TEXT_LIMIT)]
+    """What went wrong, naming the field and the remedy."""
+
+    def text(self) -> str:
+        """The termination message."""
+        return _json({"failure": self.model_dump(mode="json")})
+
+
+def parse_message(text: str) -> RunResult | RunFailure | None:
+    """Read a termination message; None for anything that a trainer of this contract did not write."""
+    try:
+        content: Any = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(content, dict):
+        return None
+    try:
+        if "result" in content:
+            return RunResult.model_validate(content["result"])
+        if "failure" in content:
+            return RunFailure.model_validate(content["failure"])
+    except ValidationError:
+        return None
+    return None
+
+
+def _json(content: dict[str, Any]) -> str:
+    return json.dumps(content, separators=(",", ":"), allow_nan=False)

@@ -1,0 +1,83 @@
+"""From metric values to a run's score, and from runs to a trial's score. The only place that computes them.
+
+A metric m enters a combined score as m' = m (Maximize) or 1/m (Minimize), so that more is always better.
+A single metric is scored as it is and keeps its own direction.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, assert_never
+
+from crossfold_trainer.contract.config import Combine, ObjectiveSpec
+from crossfold_trainer.contract.metrics import Direction
+
+
+class Score(NamedTuple):
+    """A score and whether it may be compared: an unstable one is shown and never best."""
+
+    value: float | None
+    stable: bool
+    reason: str = ""
+
+
+def score_direction(objective: ObjectiveSpec) -> Direction:
+    """The direction of the objective's score: the single metric's own, Maximize for a combined one."""
+    if len(objective.metrics) == 1:
+        return objective.metrics[0].resolved_direction
+    return Direction.MAXIMIZE
+
+
+def run_score(values: Mapping[str, float | None], objective: ObjectiveSpec) -> Score:
+    """Combine the scoring metrics of one run.
+
+    Args:
+        values: metric values by full name (``val/JaccardIndex``).
+        objective: the metrics to combine, and how.
+
+    Returns:
+        The score; unstable, with the reason, when a scoring metric is missing, non-finite or 0, or
+        negative under Harmonic or Geometric.
+    """
+    single = len(objective.metrics) == 1
+    positive_only = not single and objective.combine in (Combine.HARMONIC, Combine.GEOMETRIC)
+    terms: list[float] = []
+    for metric in objective.metrics:
+        value = values.get(metric.name)
+        if value is None or not math.isfinite(value):
+            return Score(None, False, f"{metric.name} is {'missing' if value is None else value}")
+        if value == 0:
+            return Score(0.0 if single else None, False, f"{metric.name} is 0")
+        if value < 0 and positive_only:
+            return Score(None, False, f"{metric.name} is negative under {objective.combine}")
+        invert = not single and metric.resolved_direction is Direction.MINIMIZE
+        terms.append(1 / value if invert else value)
+    return Score(_combine(terms, objective.combine), True)
+
+
+def _combine(terms: Sequence[float], combine: Combine) -> float:
+    if len(terms) == 1:
+        return terms[0]
+    match combine:
+        case Combine.HARMONIC:
+            return len(terms) / sum(1 / t for t in terms)
+        case Combine.ARITHMETIC:
+            return sum(terms) / len(terms)
+        case Combine.GEOMETRIC:
+            return math.prod(terms) ** (1 / len(terms))
+        case Combine.MIN:
+            return min(terms)
+        case _:
+            assert_never(combine)
+
+
+def mean_std(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation (n-1; 0 for a single value) of a non-empty sequence."""
+    mean = math.fsum(values) / len(values)
+    if len(values) == 1:
+        return mean, 0.0
+    return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+
+
+def better(a: float, b: float, direction: Direction) -> bool:
+    """Whether score ``a`` is strictly better than ``b``."""
+    return a > b if direction is Direction.MAXIMIZE else a < b
