@@ -119,7 +119,7 @@ class Reason(StrEnum):
     IN_PROGRESS = "InProgress"
     MAX_TRIALS_REACHED = "MaxTrialsReached"
     SPACE_EXHAUSTED = "SpaceExhausted"
-    MAX_FAILED_TRIALS_REACHED = "MaxFailedTrialsReached"
+    MAX_FAILED_TRIALS_EXCEEDED = "MaxFailedTrialsExceeded"
     CONFIG_ERROR = "ConfigError"
     NAME_CONFLICT = "NameConflict"
     ALL_RUNS_SUCCEEDED = "AllRunsSucceeded"

@@ -133,7 +133,10 @@ class CrossValidationSpec(Model):
     """How many of the folds are run, from the first on; null: all."""
     fold_method: FoldMethod = FoldMethod.REGION_STRATIFIED
     """How folds are cut; None trains and validates on the whole train part (folds must be 1)."""
-    seeds: Annotated[list[Seed], Field(min_length=1, max_length=30, json_schema_extra={"x-kubernetes-list-type": "set"})] | None = None
+    seeds: (
+        Annotated[list[Seed], Field(min_length=1, max_length=30, json_schema_extra={"x-kubernetes-list-type": "set"})]
+        | None
+    ) = None
     """Seeds, 0 to 9999: each fold is run once per seed. Excludes randomSeeds; neither means [42]."""
     random_seeds: Annotated[int, Field(ge=1, le=30)] | None = None
     """Number of seeds to use: 42, 21, 69, then a fixed pseudo-random sequence. Excludes seeds."""

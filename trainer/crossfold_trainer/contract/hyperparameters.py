@@ -44,12 +44,8 @@ def _names(v: Any) -> bool:
 
 
 HYPERPARAMETERS: dict[str, Hyperparameter] = {
-    "model_arch": Hyperparameter(
-        "Unet", "the name of an architecture", lambda v: isinstance(v, str) and bool(v)
-    ),
-    "model_encoder": Hyperparameter(
-        "dpn107", "the name of an encoder", lambda v: isinstance(v, str) and bool(v)
-    ),
+    "model_arch": Hyperparameter("Unet", "the name of an architecture", lambda v: isinstance(v, str) and bool(v)),
+    "model_encoder": Hyperparameter("dpn107", "the name of an encoder", lambda v: isinstance(v, str) and bool(v)),
     "model_encoder_weights": Hyperparameter(
         None, "null, or the name or URI of encoder weights", lambda v: v is None or isinstance(v, str)
     ),
@@ -63,9 +59,7 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
     "focal_loss_alpha": Hyperparameter(
         None, "null or a number in [0, 1]", lambda v: v is None or (_is_number(v) and 0 <= v <= 1), float
     ),
-    "focal_loss_gamma": Hyperparameter(
-        2.0, "a number of at least 0", lambda v: _is_number(v) and v >= 0, float
-    ),
+    "focal_loss_gamma": Hyperparameter(2.0, "a number of at least 0", lambda v: _is_number(v) and v >= 0, float),
     "batch_size": Hyperparameter(8, "an integer of at least 1", lambda v: _is_int(v) and v >= 1, int),
     "bands": Hyperparameter(
         None,

@@ -1,0 +1,71 @@
+"""The search space as a person writes it."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field, JsonValue
+
+from crossfold_operator.api.fields import ANY_JSON, KNOWN_NAME, HyperparameterName
+from crossfold_trainer.contract.base import Model, Rule
+
+
+class ParameterType(StrEnum):
+    """What values a parameter takes."""
+
+    FLOAT = "Float"
+    INT = "Int"
+    CATEGORICAL = "Categorical"
+
+
+class Scale(StrEnum):
+    """How a numeric range is sampled."""
+
+    LINEAR = "Linear"
+    LOG = "Log"
+
+
+class ParameterSpec(Model):
+    """One dimension of the search space."""
+
+    name: HyperparameterName
+    """Name of the hyperparameter; '-' equals '_'."""
+    type: ParameterType
+    """Float, Int or Categorical."""
+    min: float | None = None
+    """Least value (Float, Int), inclusive."""
+    max: float | None = None
+    """Greatest value (Float, Int), inclusive."""
+    scale: Scale | None = None
+    """Linear (default) or Log (Float, Int)."""
+    step: Annotated[float, Field(gt=0)] | None = None
+    """Distance between values, counted from min (Float, Int); not with scale Log."""
+    values: (
+        Annotated[
+            list[Annotated[JsonValue, Field(json_schema_extra=ANY_JSON)]],
+            Field(min_length=1, max_length=100, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+        ]
+        | None
+    ) = None
+    """The choices (Categorical): any JSON values, lists included."""
+
+    rules = (
+        KNOWN_NAME,
+        Rule(
+            "self.type == 'Categorical' || (has(self.min) && has(self.max) && self.min < self.max)",
+            "Float and Int need min and max, with min below max",
+        ),
+        Rule(
+            "self.type != 'Categorical' || !(has(self.min) || has(self.max) || has(self.step) || has(self.scale))",
+            "Categorical takes values only: remove min, max, step and scale",
+        ),
+        Rule(
+            "!has(self.scale) || self.scale != 'Log' || (has(self.min) && self.min > 0.0 && !has(self.step))",
+            "scale Log needs min above 0 and takes no step",
+        ),
+        Rule(
+            "self.type != 'Int' || ((!has(self.min) || self.min == double(int(self.min)))"
+            " && (!has(self.max) || self.max == double(int(self.max)))"
+            " && (!has(self.step) || self.step == double(int(self.step))))",
+            "Int needs whole numbers for min, max and step",
+        ),
+    )

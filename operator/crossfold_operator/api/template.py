@@ -1,0 +1,146 @@
+"""The part of a pod template that a resource may set."""
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from crossfold_operator.api.fields import ANY_JSON, MUTABLE, Text, named_list
+from crossfold_operator.names import RESERVED_LABEL_DOMAINS
+from crossfold_trainer.contract.base import Model, Rule
+from crossfold_trainer.contract.config import Name, ShortText
+
+Quantity = Annotated[int | str, Field(max_length=32, json_schema_extra={"x-kubernetes-int-or-string": True})]
+LabelKey = Annotated[str, Field(max_length=317)]
+LabelValue = Annotated[str, Field(max_length=63)]
+OPAQUE_OBJECT: dict[str, Any] = {"type": "object", **ANY_JSON}
+
+
+class ResourcesSpec(Model):
+    """Compute resources of the trainer container."""
+
+    limits: Annotated[dict[LabelKey, Quantity], Field(max_length=16)] = {}
+    """Most that the container may use, such as nvidia.com/gpu: 1 and memory: 16Gi."""
+    requests: Annotated[dict[LabelKey, Quantity], Field(max_length=16)] = {}
+    """What is set aside for the container."""
+
+
+class EnvVar(Model):
+    """An environment variable of the trainer container."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+    """Name of the variable."""
+    value: Annotated[str, Field(max_length=4096)] = ""
+    """Its value."""
+
+    rules = (
+        Rule(
+            "!self.name.startsWith('CROSSFOLD_')",
+            "variables that start with CROSSFOLD_ are set by the operator: choose another name",
+        ),
+    )
+
+
+class Toleration(Model):
+    """A taint that the pod tolerates (as in a pod spec)."""
+
+    key: ShortText = ""
+    """Key of the taint; empty with operator Exists: all."""
+    operator: Annotated[str, Field(max_length=6, json_schema_extra={"enum": ["Exists", "Equal"]})] = "Equal"
+    """Exists or Equal."""
+    value: ShortText = ""
+    """Value of the taint."""
+    effect: Annotated[
+        str, Field(max_length=16, json_schema_extra={"enum": ["", "NoSchedule", "PreferNoSchedule", "NoExecute"]})
+    ] = ""
+    """Effect of the taint; empty: all."""
+    toleration_seconds: Annotated[int, Field(ge=0)] | None = None
+    """Seconds that a NoExecute taint is tolerated; null: for ever."""
+
+
+class VolumeMount(Model):
+    """Where a volume is mounted in the trainer container."""
+
+    name: Name
+    """Name of the volume."""
+    mount_path: Annotated[str, Field(min_length=1, max_length=1024)]
+    """Path in the container."""
+    sub_path: Annotated[str, Field(max_length=1024)] = ""
+    """Path inside the volume."""
+    read_only: bool = False
+    """Mount it read-only."""
+
+    rules = (
+        Rule(
+            "!(self.mountPath in ['/etc/crossfold', '/tmp', '/dev/shm'])"
+            " && !self.mountPath.startsWith('/etc/crossfold/')",
+            "mountPath /etc/crossfold, /tmp and /dev/shm are taken by the operator: choose another path",
+        ),
+    )
+
+
+class LocalReference(Model):
+    """An object in the same namespace."""
+
+    name: Name
+    """Name of the object."""
+
+
+class TemplateSpec(Model):
+    """A small typed part of a pod template, for the trainer's pods."""
+
+    image: Annotated[str, Field(max_length=512)] = ""
+    """Trainer image; empty: the one that the operator was installed with. Resolved once by the root."""
+    image_pull_policy: Annotated[
+        str, Field(max_length=16, json_schema_extra={"enum": ["", "Always", "IfNotPresent", "Never"]})
+    ] = ""
+    """Always, IfNotPresent or Never; empty: the cluster's default."""
+    image_pull_secrets: Annotated[list[LocalReference], named_list(8)] = []
+    """Secrets for pulling the image."""
+    resources: Annotated[ResourcesSpec, Field(json_schema_extra=MUTABLE)] = ResourcesSpec()
+    """Compute resources; a GPU is asked for here: limits: {nvidia.com/gpu: 1}. Changes reach Jobs not yet created."""
+    node_selector: Annotated[dict[LabelKey, LabelValue], Field(max_length=16, json_schema_extra=MUTABLE)] = {}
+    """Labels that a node must have. Changes reach Jobs not yet created."""
+    tolerations: Annotated[list[Toleration], Field(max_length=16, json_schema_extra=MUTABLE)] = []
+    """Taints that are tolerated. Changes reach Jobs not yet created."""
+    affinity: Annotated[dict[str, Any] | None, Field(json_schema_extra={**OPAQUE_OBJECT, **MUTABLE})] = None
+    """Scheduling constraints, as in a pod spec. Changes reach Jobs not yet created."""
+    env: Annotated[list[EnvVar], named_list(64)] = []
+    """Environment variables."""
+    volumes: Annotated[
+        list[Annotated[dict[str, Any], Field(json_schema_extra=OPAQUE_OBJECT)]], Field(max_length=16)
+    ] = []
+    """Volumes, as in a pod spec."""
+    volume_mounts: Annotated[list[VolumeMount], Field(max_length=16)] = []
+    """Where volumes are mounted."""
+    active_deadline_seconds: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
+    """Seconds after which an attempt is ended as a Timeout; null: none."""
+    termination_grace_period_seconds: Annotated[int, Field(ge=1, le=3600)] = 120
+    """Seconds between SIGTERM and SIGKILL: time to save a checkpoint."""
+    priority_class_name: Annotated[str, Field(max_length=253, json_schema_extra=MUTABLE)] = ""
+    """Pod priority class. Changes reach Jobs not yet created."""
+    service_account_name: ShortText = ""
+    """Service account of the pods (workload identity); no token is mounted without one."""
+    runtime_class_name: ShortText = ""
+    """Runtime class of the pods."""
+    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=16)] = {}
+    """Further labels of Jobs and pods."""
+    annotations: Annotated[dict[LabelKey, Text], Field(max_length=16)] = {}
+    """Further annotations of Jobs and pods."""
+    shm_size: Annotated[str, Field(max_length=32, pattern=r"^[1-9][0-9]*(Ki|Mi|Gi|K|M|G)?$")] = "2Gi"
+    """Size of /dev/shm, which worker processes exchange batches through."""
+
+    rules = (
+        Rule(
+            " && ".join(
+                f"(!has(self.labels) || self.labels.all(k, !k.startsWith('{domain}/')))"
+                for domain in RESERVED_LABEL_DOMAINS
+            ),
+            f"labels that start with {' or '.join(d + '/' for d in RESERVED_LABEL_DOMAINS)}"
+            " are set by the operator: remove them",
+        ),
+    )
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that one pod asks for: the sum of all limits whose resource name ends in /gpu."""
+        return sum(int(q) for name, q in self.resources.limits.items() if name.endswith("/gpu") and str(q).isdigit())

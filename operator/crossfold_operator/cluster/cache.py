@@ -1,0 +1,67 @@
+"""The cache of objects that every Cluster reads from."""
+
+from collections import defaultdict
+
+from crossfold_operator.cluster.base import Key, Obj, key_of
+from crossfold_operator.names import Kind
+
+
+def controller_uid(obj: Obj) -> str:
+    """UID of the controller owner, or an empty string."""
+    for owner in obj["metadata"].get("ownerReferences", ()):
+        if owner.get("controller"):
+            return str(owner["uid"])
+    return ""
+
+
+def _version(obj: Obj) -> int:
+    return int(obj["metadata"].get("resourceVersion", 0))
+
+
+class Cache:
+    """Objects by key and by controller owner. An object is only ever replaced by a newer one of its name."""
+
+    def __init__(self) -> None:
+        self._objects: dict[Key, Obj] = {}
+        self._children: defaultdict[tuple[Kind, str], set[Key]] = defaultdict(set)
+
+    def get(self, key: Key) -> Obj | None:
+        """The object of this key, or None."""
+        return self._objects.get(key)
+
+    def children(self, kind: Kind, owner_uid: str) -> list[Obj]:
+        """Objects of a kind whose controller owner has this UID, sorted by name."""
+        return [self._objects[key] for key in sorted(self._children.get((kind, owner_uid), ()))]
+
+    def keys(self, kind: Kind) -> list[Key]:
+        """Keys of all objects of a kind."""
+        return [key for key in self._objects if key.kind is kind]
+
+    def put(self, obj: Obj) -> bool:
+        """Add or replace; False when the cached object is the same or newer."""
+        key = key_of(obj)
+        old = self._objects.get(key)
+        if old is not None:
+            if _version(old) >= _version(obj):
+                return False
+            self._forget(key, old)
+        self._objects[key] = obj
+        if uid := controller_uid(obj):
+            self._children[key.kind, uid].add(key)
+        return True
+
+    def remove(self, key: Key, uid: str = "") -> Obj | None:
+        """Remove and return the object; None when it is not there or has another UID."""
+        old = self._objects.get(key)
+        if old is None or (uid and old["metadata"]["uid"] != uid):
+            return None
+        del self._objects[key]
+        self._forget(key, old)
+        return old
+
+    def _forget(self, key: Key, obj: Obj) -> None:
+        index = (key.kind, controller_uid(obj))
+        if keys := self._children.get(index):
+            keys.discard(key)
+            if not keys:
+                del self._children[index]

@@ -1,0 +1,51 @@
+"""The operator's settings: environment variables, read once, frozen."""
+
+from collections.abc import Mapping
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PREFIX = "CROSSFOLD_"
+
+
+class Settings(BaseModel):
+    """Settings by environment variable: CROSSFOLD_ and the field's name in capitals."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    trainer_image: str = ""
+    """Image of runs whose template names none."""
+    namespace: str = ""
+    """Namespace to watch; empty: all of them."""
+    startup_seconds: Annotated[int, Field(ge=1)] = 300
+    """Seconds after which an attempt that cannot start for a reason of its own (image, Secret) counts as failed."""
+    workers: Annotated[int, Field(ge=1, le=256)] = 16
+    """Reconciles at the same time, of different keys."""
+    resync_seconds: Annotated[int, Field(ge=1)] = 300
+    """Seconds from one comparison of the cache with the API server to the next."""
+    http_port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    """Port of probes and metrics; 0: none."""
+    leader_election: bool = True
+    """Hold a Lease while working, so that only one operator writes."""
+    pod_name: str = "crossfold-operator"
+    """Identity in the Lease."""
+    pod_namespace: str = "default"
+    """Namespace of the Lease."""
+    log_format: Annotated[str, Field(pattern="^(json|text)$")] = "json"
+    """json (one object a line) or text."""
+    log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
+    """Least level that is logged."""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Self:
+        """Read the settings.
+
+        Raises:
+            pydantic.ValidationError: a variable has a value that does not fit.
+        """
+        given = {
+            name: environment[PREFIX + name.upper()]
+            for name in cls.model_fields
+            if environment.get(PREFIX + name.upper(), "") != ""
+        }
+        return cls.model_validate(given)
