@@ -1,8 +1,9 @@
 """Field metadata and small models that the three kinds share."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import Field, JsonValue
+from pydantic.fields import FieldInfo
 
 from crossfold_trainer.contract import hyperparameters as hp
 from crossfold_trainer.contract.base import Model, Rule
@@ -27,6 +28,17 @@ KNOWN_NAME = Rule(
     f"self.name.startsWith('x-') || self.name.replace('-', '_') in {list(hp.HYPERPARAMETERS)!r}",
     f"unknown hyperparameter: use one of {', '.join(hp.HYPERPARAMETERS)}, or prefix it with x- for your own trainer",
 )
+
+
+def field_extra(field: FieldInfo) -> dict[str, Any]:
+    """A field's own metadata, also where the field may be null and the metadata stands inside the union."""
+    extra = field.json_schema_extra
+    found = dict(extra) if isinstance(extra, dict) else {}
+    for option in get_args(field.annotation):
+        for metadata in getattr(option, "__metadata__", ()):
+            inner = getattr(metadata, "json_schema_extra", None)
+            found |= inner if isinstance(inner, dict) else {}
+    return found
 
 
 def named_list(max_items: int, **extra: Any) -> Any:

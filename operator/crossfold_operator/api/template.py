@@ -10,7 +10,7 @@ from crossfold_trainer.contract.base import Model, Rule
 from crossfold_trainer.contract.config import Name, ShortText
 
 Quantity = Annotated[int | str, Field(max_length=32, json_schema_extra={"x-kubernetes-int-or-string": True})]
-LabelKey = Annotated[str, Field(max_length=317)]
+LabelKey = str
 LabelValue = Annotated[str, Field(max_length=63)]
 OPAQUE_OBJECT: dict[str, Any] = {"type": "object", **ANY_JSON}
 

@@ -31,7 +31,7 @@ from crossfold_trainer.contract.config import (
 )
 from crossfold_trainer.contract.result import FailureClass
 
-DecimalMap = Annotated[dict[str, Decimal | None], Field(max_length=64)]
+DecimalMap = Annotated[dict[str, Decimal], Field(max_length=64)]
 
 
 class StopReason(StrEnum):
