@@ -43,6 +43,7 @@ _KEPT = frozenset(
         "maxItems",
         "maxProperties",
         "nullable",
+        "required",
         "x-kubernetes-preserve-unknown-fields",
         "x-kubernetes-int-or-string",
         "x-kubernetes-list-type",
@@ -77,7 +78,9 @@ def structural(schema: Schema, definitions: Schema) -> Schema:
                     out[key] = structural(value, definitions)
             case _ if key in _KEPT:
                 out[key] = value
-            case _ if key not in _DROPPED:
+            case _ if key in _DROPPED:
+                pass
+            case _:
                 raise UnknownConstructError(f"{key} in {schema}")
     if "x-kubernetes-int-or-string" in out:
         return {key: value for key, value in out.items() if key not in ("type", "maxLength")}
@@ -196,7 +199,7 @@ def name_rules(kind: Kind) -> tuple[Rule, ...]:
     return (
         Rule(
             f"size(self.metadata.name) <= {longest}",
-            f"metadata.name of a {kind} has at most {longest} characters, since the names of its runs and Jobs append to it",
+            f"metadata.name of a {kind} has at most {longest} characters: the names of its runs append to it",
         ),
         Rule(
             f"self.metadata.name.matches('{NAME_PATTERN}')",
