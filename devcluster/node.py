@@ -1,0 +1,166 @@
+"""The machine within the machine: namespaces that hold the node's processes, mounts and network devices.
+
+One process, `pause`, holds them open. Whatever the cluster does (mounts, bridges, iptables rules, containers) it does
+in there, and the kernel undoes all of it when that process ends.
+"""
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from devcluster import cgroups
+from devcluster.console import DevclusterError
+from devcluster.network import Network
+from devcluster.paths import NODE_IMAGES, NODE_STATE, State, image_layers
+from devcluster.shell import run
+
+_BRIDGE = "cni0"
+_START_S = 10.0
+_EXEC_S = 2.0
+_END_S = 20.0
+
+# What the node's own /run, /var/lib and /var/log are: the host's stay untouched. The working directory is the state
+# folder, and the image layers are held open: both stay at hand even when one of these mounts covers them.
+_ENTER_SCRIPT = f"""set -e
+mount --make-rshared /
+mount -t proc proc /proc
+exec 3< "$1"
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir {NODE_STATE} {NODE_IMAGES} /run/lock
+mount --bind . {NODE_STATE}
+mount --bind /proc/self/fd/3 {NODE_IMAGES}
+mount --bind lib /var/lib
+mount --bind log /var/log
+exec {NODE_STATE}/bin/pause "$PWD"
+"""
+
+
+class Node:
+    """The namespaces of one cluster."""
+
+    def __init__(self, state: State) -> None:
+        """Looks at nothing yet.
+
+        Args:
+            state: The cluster's state folder; the holder's arguments name it, which is how it is found again.
+        """
+        self._state = state
+
+    @property
+    def link(self) -> str:
+        """The host's end of the link to the node."""
+        return f"cf-{self._state.key}"
+
+    def pid(self) -> int | None:
+        """The holder's process, as the host numbers it."""
+        wanted = [str(NODE_STATE / "bin/pause"), str(self._state.root)]
+        for pid, words in _processes():
+            if words == wanted:
+                return pid
+        return None
+
+    def create(self, network: Network) -> None:
+        """Makes the namespaces and their link to the host; leaves them alone where they are."""
+        if self.pid() is not None:
+            return
+        cgroups.create(self._state)
+        unshare = "exec unshare --mount --net --ipc --uts --pid --fork --propagation private sh -c"
+        images = image_layers()
+        images.mkdir(parents=True, exist_ok=True)
+        script = f"{cgroups.join_script(self._state)}; {unshare} {shlex.quote(_ENTER_SCRIPT)} sh {shlex.quote(str(images))}"
+        log = self._state.logs / "node.log"
+        with log.open("a") as file:
+            subprocess.Popen(
+                ["sh", "-c", script], cwd=self._state.root, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+            )
+        deadline = time.monotonic() + _START_S
+        while self.pid() is None:
+            if time.monotonic() > deadline:
+                raise DevclusterError(f"the node's namespaces do not come up: see {log}")
+            time.sleep(0.02)
+        self._connect(network)
+
+    def _connect(self, network: Network) -> None:
+        run(["ip", "link", "add", self.link, "type", "veth", "peer", "name", "eth0", "netns", str(self.pid())])
+        run(["ip", "addr", "add", f"{network.link_host}/30", "dev", self.link])
+        run(["ip", "link", "set", self.link, "up"])
+        # There is no default route: the node has no way out of this machine, on purpose.
+        self.run(["sh", "-ec", "\n".join([
+            "hostname devcluster",
+            "ip link set lo up",
+            f"ip addr add {network.link_node}/30 dev eth0",
+            "ip link set eth0 up",
+            f"ip link add {_BRIDGE} type bridge",
+            f"ip addr add {network.gateway}/17 dev {_BRIDGE}",
+            f"ip link set {_BRIDGE} up",
+            "echo 1 > /proc/sys/net/ipv4/ip_forward",
+        ])])  # fmt: skip
+        run(["ip", "route", "add", network.whole, "via", network.link_node, "dev", self.link])
+
+    def enter_command(self, command: Sequence[str | Path]) -> list[str]:
+        """The command line that runs a command in the node."""
+        pid = self.pid()
+        if pid is None:
+            raise DevclusterError("the cluster is not up: python3 -m devcluster up")
+        return ["nsenter", "--target", str(pid), "--mount", "--net", "--ipc", "--uts", "--pid", "--", *map(str, command)]
+
+    def run(self, command: Sequence[str | Path], stdin: str | None = None) -> str:
+        """Runs a command in the node to its end; returns its output."""
+        return run(self.enter_command(command), stdin=stdin)
+
+    def start(self, component: str, arguments: Sequence[str], env: Mapping[str, str]) -> None:
+        """Starts a component in the node, to go on after this process; its output goes to its log file."""
+        command = [str(NODE_STATE / "bin" / component), *arguments]
+        # setsid forks, and the component becomes a child of the holder: nothing of ours waits for it.
+        script = f"{cgroups.join_script(self._state)}; exec {shlex.join(self.enter_command(['setsid', '--fork', *command]))}"
+        plain = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
+        with (self._state.logs / f"{component}.log").open("a") as log:
+            subprocess.run(["sh", "-c", script], env=plain | env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True)
+        # setsid comes back before the component is one: whoever looks now must not take it for dead.
+        deadline = time.monotonic() + _EXEC_S
+        while not self.running(component) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def running(self, component: str) -> bool:
+        """Whether the component has a process."""
+        wanted = str(NODE_STATE / "bin" / component)
+        inside = _namespace(self.pid())
+        return inside is not None and any(words[0] == wanted and _namespace(pid) == inside for pid, words in _processes())
+
+    def destroy(self) -> None:
+        """Ends everything in the node, and with it the namespaces."""
+        pid = self.pid()
+        if pid is not None:
+            inside = _namespace(pid)
+            os.kill(pid, signal.SIGKILL)
+            deadline = time.monotonic() + _END_S
+            while any(_namespace(other) == inside for other, _ in _processes()):
+                if time.monotonic() > deadline:
+                    raise DevclusterError("processes of the node do not end: run `down` again")
+                time.sleep(0.05)
+        # The kernel removes the link with the network namespace, a moment later; by name it is gone at once.
+        subprocess.run(["ip", "link", "delete", self.link], capture_output=True, check=False)
+
+
+def _processes() -> list[tuple[int, list[str]]]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            # A process may end while it is looked at.
+            with contextlib.suppress(OSError):
+                words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+                if words:
+                    found.append((int(entry.name), words))
+    return found
+
+
+def _namespace(pid: int | None) -> str | None:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid")
+    except OSError:
+        return None
