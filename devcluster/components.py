@@ -182,15 +182,18 @@ def proxy(state: State, network: Network) -> Component:
 def coredns(state: State, network: Network) -> Component:
     """CoreDNS: services have names. Any other name does not exist, and is said not to at once."""
     corefile = state.config / "Corefile"
-    corefile.write_text(f""".:53 {{
+    corefile.write_text(f"""cluster.local in-addr.arpa {{
     bind {network.gateway}
     errors
     ready {network.gateway}:{DNS_READY_PORT}
-    kubernetes cluster.local in-addr.arpa {{
+    kubernetes {{
         kubeconfig {_kubeconfig(state, "coredns")}
         pods insecure
     }}
     cache 5
+}}
+. {{
+    bind {network.gateway}
     template ANY ANY {{
         rcode NXDOMAIN
     }}
