@@ -1,0 +1,217 @@
+from decimal import Decimal
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crossfold_operator.api.parameters import ParameterSpec
+from crossfold_operator.search.space import space_of, value_problems
+
+
+def parameter(name: str = "x-p", **fields: Any) -> ParameterSpec:
+    return ParameterSpec.model_validate({"name": name, **fields})
+
+
+def values(**fields: Any) -> list[Any]:
+    space = space_of([parameter(**fields)])
+    assert space.size is not None
+    return [next(iter(space.parameters(space.at(i)).values())) for i in range(space.size)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"type": "Float", "min": 0.1, "max": 0.5, "step": 0.1}, [0.1, 0.2, 0.3, 0.4, 0.5]),
+        ({"type": "Float", "min": 0, "max": 1, "step": 0.3}, [0.0, 0.3, 0.6, 0.9]),
+        ({"type": "Float", "min": -0.3, "max": 0.3, "step": 0.1}, [-0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3]),
+        ({"type": "Float", "min": 1e-5, "max": 3e-5, "step": 1e-5}, [1e-5, 2e-5, 3e-5]),
+        ({"type": "Float", "min": 0, "max": 1, "step": 3}, [0.0]),
+        ({"type": "Int", "min": 4, "max": 16, "step": 4}, [4, 8, 12, 16]),
+        ({"type": "Int", "min": 4, "max": 15, "step": 4}, [4, 8, 12]),
+        ({"type": "Int", "min": -1, "max": 1}, [-1, 0, 1]),
+        ({"type": "Int", "min": 1, "max": 5, "scale": "Log"}, [1, 2, 3, 4, 5]),
+        (
+            {"type": "Categorical", "values": ["a", None, ["b", "c"], {"k": 1}, True, 1]},
+            ["a", None, ["b", "c"], {"k": 1}, True, 1],
+        ),
+        ({"name": "batch_size", "type": "Categorical", "values": [8.0, 16]}, [8, 16]),
+        ({"name": "learning_rate", "type": "Categorical", "values": [1, 0.1]}, [1.0, 0.1]),
+    ],
+)
+def test_counted_values(fields: dict[str, Any], expected: list[Any]) -> None:
+    found = values(**fields)
+    assert found == expected
+    assert [type(value) for value in found] == [type(value) for value in expected]
+
+
+def test_two_points_are_one_when_their_values_are() -> None:
+    space = space_of(
+        [
+            parameter("learning-rate", type="Float", min=1e-5, max=1e-2, scale="Log"),
+            parameter("batch_size", type="Int", min=4, max=16, step=4),
+            parameter("augment", type="Categorical", values=[[], ["D4"], ["Blur", "D4"]]),
+        ]
+    )
+    point = space.point({"learning_rate": 0.001, "batch_size": 8, "augment": ["D4"]})
+    assert point is not None
+    assert point == space.point(
+        {"learning-rate": 0.0010000000000000002, "batch-size": 8.0, "augment": ("D4",), "x-more": 1}
+    )
+    assert point != space.point({"learning_rate": 0.00100000000001, "batch_size": 8, "augment": ["D4"]})
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"learning_rate": 0.001},
+        {"learning_rate": 0.001, "batch_size": 9},
+        {"learning_rate": 0.001, "batch_size": 20},
+        {"learning_rate": 0.02, "batch_size": 8},
+        {"learning_rate": "0.001", "batch_size": 8},
+        {"learning_rate": None, "batch_size": True},
+        {"learning_rate": float("nan"), "batch_size": [8]},
+    ],
+)
+def test_values_of_another_space_have_no_point(parameters: dict[str, Any]) -> None:
+    space = space_of(
+        [
+            parameter("learning_rate", type="Float", min=1e-5, max=1e-2, scale="Log"),
+            parameter("batch_size", type="Int", min=4, max=16, step=4),
+        ]
+    )
+    assert space.point(parameters) is None
+
+
+def test_sizes() -> None:
+    grid = [parameter(f"x-{i}", type="Int", min=1, max=1000) for i in range(4)]
+    assert space_of(grid).size == 10**12
+    assert space_of([*grid, parameter("x-f", type="Float", min=0, max=1)]).size is None
+    with pytest.raises(ValueError, match="x-f"):
+        space_of([*grid, parameter("x-f", type="Float", min=0, max=1)]).at(0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"type": "Float", "min": 1}, "needs min and max"),
+        ({"type": "Int", "min": 2, "max": 1}, "min below max"),
+        ({"type": "Categorical"}, "no values"),
+    ],
+)
+def test_a_spec_that_admission_would_refuse_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        space_of([parameter(**fields)])
+
+
+bounds = st.floats(-1e6, 1e6, allow_subnormal=False).map(lambda v: round(v, 3))
+
+
+@given(bounds, st.floats(0.01, 1e4), st.floats(0.001, 10), st.integers(0, 2**32))
+def test_stepped_floats_stay_on_their_grid(low: float, width: float, step: float, seed: int) -> None:
+    high, step = round(low + width, 3), round(step, 3)
+    if high <= low or step == 0:
+        return
+    space = space_of([parameter(type="Float", min=low, max=high, step=step)])
+    point = space.draw(Random(seed))
+    value = space.parameters(point)["x-p"]
+    assert low <= value <= high
+    assert (Decimal(repr(value)) - Decimal(repr(low))) % Decimal(repr(step)) == 0
+    assert space.point({"x-p": value}) == point
+    assert space.at(space.index(point)) == point
+    assert len(repr(value)) <= 14
+
+
+@given(st.floats(1e-9, 1e3), st.floats(1.01, 1e6), st.booleans(), st.integers(0, 2**32))
+def test_ranges_stay_inside_their_bounds(low: float, ratio: float, log: bool, seed: int) -> None:
+    space = space_of([parameter(type="Float", min=low, max=low * ratio, scale="Log" if log else "Linear")])
+    point = space.draw(Random(seed))
+    value = space.parameters(point)["x-p"]
+    assert low <= value <= low * ratio
+    assert space.point({"x-p": value}) == point
+
+
+@given(st.integers(1, 100), st.integers(1, 10_000), st.integers(0, 2**32))
+def test_log_integers_are_integers_inside_their_bounds(low: int, width: int, seed: int) -> None:
+    space = space_of([parameter(type="Int", min=low, max=low + width, scale="Log")])
+    value = space.parameters(space.draw(Random(seed)))["x-p"]
+    assert isinstance(value, int)
+    assert low <= value <= low + width
+
+
+def test_log_prefers_small_values() -> None:
+    space = space_of([parameter(type="Int", min=1, max=1000, scale="Log")])
+    drawn = [space.parameters(space.draw(Random(i)))["x-p"] for i in range(300)]
+    assert 80 <= sum(value <= 10 for value in drawn) <= 160
+
+
+@pytest.mark.parametrize(
+    ("parameters", "problems"),
+    [
+        ([parameter("learning_rate", type="Float", min=1e-5, max=1e-2, scale="Log")], []),
+        ([parameter("focal_loss_alpha", type="Categorical", values=[None, 0.25])], []),
+        ([parameter("x-mine", type="Categorical", values=[{"a": 1}, [1], "b", None])], []),
+        (
+            [parameter("batch_size", type="Categorical", values=[8, "x"])],
+            [
+                "spec.parameters[0].values[1]: hyperparameter 'batch_size' must be an integer of at least 1, not 'x': change or remove it"
+            ],
+        ),
+        (
+            [parameter("batch_size", type="Categorical", values=[8, 4, 8.0])],
+            ["spec.parameters[0].values[2]: 8.0 is the same value as values[0]: remove one"],
+        ),
+        (
+            [parameter("x-a", type="Categorical", values=[1, 1.0])],
+            ["spec.parameters[0].values[1]: 1.0 is the same value as values[0]: remove one"],
+        ),
+        ([parameter("x-a", type="Categorical", values=[True, 1, 0, False, None, ""])], []),
+        (
+            [parameter("model_arch", type="Float", min=0, max=1)],
+            [
+                "spec.parameters[0].type: 'model_arch' must be the name of an architecture: use type Categorical and list the values"
+            ],
+        ),
+        (
+            [parameter("batch_size", type="Float", min=4, max=16, step=4)],
+            ["spec.parameters[0].type: 'batch_size' must be an integer of at least 1: use type Int"],
+        ),
+        (
+            [parameter("gamma", type="Float", min=0.5, max=1.5)],
+            ["spec.parameters[0].max: hyperparameter 'gamma' must be a number in (0, 1], not 1.5: change max"],
+        ),
+        (
+            [parameter("batch_size", type="Int", min=0, max=16, step=4)],
+            ["spec.parameters[0].min: hyperparameter 'batch_size' must be an integer of at least 1, not 0: change min"],
+        ),
+        (
+            [
+                parameter("learning-rate", type="Float", min=1e-5, max=1e-2),
+                parameter("learning_rate", type="Float", min=1e-5, max=1e-2),
+            ],
+            ["spec.parameters[1].name: 'learning_rate' is parameters[0] once more ('-' equals '_'): remove one"],
+        ),
+        (
+            [parameter("learning_rate", type="Float", min=0.001, max=0.001 + 1e-13)],
+            [
+                "spec.parameters[0]: min and max are almost the same: widen the range, or move 'learning_rate' to spec.fixed"
+            ],
+        ),
+        (
+            [parameter("x-a", type="Float", min=1e6, max=1e6 + 1, step=1e-9)],
+            ["spec.parameters[0].step: 1e-09 is too fine: values must differ in their first 12 digits; raise it"],
+        ),
+        (
+            [parameter("x-a", type="Int", min=0, max=2**60)],
+            ["spec.parameters[0]: integers beyond ±2^53 cannot be told apart in JSON: bring min and max nearer to 0"],
+        ),
+        (
+            [parameter("x-a", type="Float", min=0, max=float("inf"))],
+            ["spec.parameters[0]: min and max must be finite numbers"],
+        ),
+    ],
+)
+def test_value_problems(parameters: list[ParameterSpec], problems: list[str]) -> None:
+    assert value_problems(parameters) == problems
