@@ -1,6 +1,6 @@
 """The cache of objects that every Cluster reads from."""
 
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 
 from crossfold_operator.cluster.base import Key, Obj, key_of
 from crossfold_operator.names import Kind
@@ -14,16 +14,26 @@ def controller_uid(obj: Obj) -> str:
     return ""
 
 
-def _version(obj: Obj) -> int:
+def version_of(obj: Obj) -> int:
+    """The resource version, which orders the changes of one kind's objects."""
     return int(obj["metadata"].get("resourceVersion", 0))
 
 
+REMEMBERED_DELETIONS = 20_000
+"""How many deleted objects are remembered: more than can be in flight between a request and its answer."""
+
+
 class Cache:
-    """Objects by key and by controller owner. An object is only ever replaced by a newer one of its name."""
+    """Objects by key and by controller owner.
+
+    An object is only ever replaced by a newer one of its name, and a deleted one never comes back: the answer to a
+    patch may arrive after the news that its object was deleted.
+    """
 
     def __init__(self) -> None:
         self._objects: dict[Key, Obj] = {}
         self._children: defaultdict[tuple[Kind, str], set[Key]] = defaultdict(set)
+        self._deleted: OrderedDict[str, None] = OrderedDict()
 
     def get(self, key: Key) -> Obj | None:
         """The object of this key, or None."""
@@ -38,11 +48,13 @@ class Cache:
         return [key for key in self._objects if key.kind is kind]
 
     def put(self, obj: Obj) -> bool:
-        """Add or replace; False when the cached object is the same or newer."""
+        """Add or replace; False when the cached object is the same or newer, or this one is known to be deleted."""
         key = key_of(obj)
+        if obj["metadata"].get("uid", "") in self._deleted:
+            return False
         old = self._objects.get(key)
         if old is not None:
-            if _version(old) >= _version(obj):
+            if version_of(old) >= version_of(obj):
                 return False
             self._forget(key, old)
         self._objects[key] = obj
@@ -53,7 +65,11 @@ class Cache:
     def remove(self, key: Key, uid: str = "") -> Obj | None:
         """Remove and return the object; None when it is not there or has another UID."""
         old = self._objects.get(key)
-        if old is None or (uid and old["metadata"]["uid"] != uid):
+        if gone := uid or (old["metadata"].get("uid", "") if old else ""):
+            self._deleted[gone] = None
+            if len(self._deleted) > REMEMBERED_DELETIONS:
+                self._deleted.popitem(last=False)
+        if old is None or (uid and old["metadata"].get("uid") != uid):
             return None
         del self._objects[key]
         self._forget(key, old)
