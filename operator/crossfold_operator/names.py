@@ -122,6 +122,7 @@ class Reason(StrEnum):
     MAX_FAILED_TRIALS_EXCEEDED = "MaxFailedTrialsExceeded"
     CONFIG_ERROR = "ConfigError"
     NAME_CONFLICT = "NameConflict"
+    REFUSED = "Refused"
     ALL_RUNS_SUCCEEDED = "AllRunsSucceeded"
     RUN_FAILED = "RunFailed"
     RUN_UNSTABLE = "RunUnstable"
@@ -139,6 +140,7 @@ class Reason(StrEnum):
     QUOTA_EXCEEDED = "QuotaExceeded"
     SECRET_MISSING = "SecretMissing"  # noqa: S105 -- a reason, not a password
     CONTAINER_CONFIG = "ContainerConfig"
+    STARTING = "Starting"
     # events
     TRIAL_ASKED = "TrialAsked"
     RUN_CREATED = "RunCreated"
@@ -163,3 +165,21 @@ def train_run_name(cross_validation: str, fold: int, seed: int) -> str:
 def job_name(run: str, attempt: int) -> str:
     """Name of a run's Job: the run's own for the first attempt, ``{run}-a{attempt}`` after that."""
     return run if attempt == 1 else f"{run}-a{attempt}"
+
+
+def _number_after(prefix: str, name: str) -> int | None:
+    text = name.removeprefix(prefix)
+    return int(text) if text != name and text.isdecimal() and text.isascii() and str(int(text)) == text else None
+
+
+def trial_of(tune: str, name: str) -> int | None:
+    """The trial that a CrossValidation's name says; None when it is no trial of this Tune."""
+    return _number_after(f"{tune}-cv", name)
+
+
+def attempt_of(run: str, name: str) -> int | None:
+    """The attempt that a Job's name says; None when it is no Job of this run."""
+    if name == run:
+        return 1
+    number = _number_after(f"{run}-a", name)
+    return number if number is not None and number > 1 else None

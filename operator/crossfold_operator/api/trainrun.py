@@ -137,6 +137,8 @@ class TrainRunStatus(Model):
     """One word for people: Queued, Starting, Running, Preempted, Suspended, Succeeded, Stopped or Failed."""
     conditions: Conditions = []
     """Valid, Degraded, Complete, Failed."""
+    image: Annotated[str, Field(max_length=512)] = ""
+    """Trainer image, resolved once."""
     digest: Annotated[str, Field(max_length=64)] = ""
     """configDigest: SHA-256 over what affects the score."""
     job: Annotated[str, Field(max_length=63)] = ""

@@ -1,0 +1,236 @@
+"""Plan item -> child resource or Job manifest. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from crossfold_operator import names
+from crossfold_operator.api.crossvalidation import CrossValidationSpec
+from crossfold_operator.api.fields import NamedValue
+from crossfold_operator.api.template import TemplateSpec
+from crossfold_operator.api.trainrun import TrainRunSpec
+from crossfold_operator.api.tune import TuneSpec
+from crossfold_operator.names import API_VERSIONS, CONTAINER, Kind
+from crossfold_operator.observe import FAILURE_RULES
+from crossfold_trainer.contract.base import Model
+from crossfold_trainer.contract.config import (
+    CONFIG_VARIABLE,
+    CREDENTIALS_DIR,
+    RunConfig,
+    with_digest,
+)
+
+Obj = dict[str, Any]
+
+MANAGED = {names.LABEL_MANAGED_BY: "crossfold"}
+_SHARED = ("objective", "data", "trainer", "artifacts", "tracking")
+
+
+def dump(model: Model) -> Obj:
+    """A model as the JSON of a manifest: defaults left out, as a person would write it."""
+    return model.model_dump(mode="json", exclude_defaults=True)
+
+
+def owner_reference(owner: Mapping[str, Any]) -> Obj:
+    """The controller's reference that a child carries."""
+    return {
+        "apiVersion": owner["apiVersion"],
+        "kind": owner["kind"],
+        "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"],
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def _child(kind: Kind, owner: Mapping[str, Any], name: str, labels: Mapping[str, str], spec: Obj) -> Obj:
+    return {
+        "apiVersion": API_VERSIONS[kind],
+        "kind": str(kind),
+        "metadata": {
+            "name": name,
+            "namespace": owner["metadata"]["namespace"],
+            "labels": {**labels, **MANAGED},
+            "ownerReferences": [owner_reference(owner)],
+        },
+        "spec": spec,
+    }
+
+
+def named_values(values: Mapping[str, Any]) -> list[Obj]:
+    """Hyperparameters as a named list, sorted by name."""
+    return [{"name": name, "value": value} for name, value in sorted(values.items())]
+
+
+def by_name(values: Sequence[NamedValue]) -> dict[str, Any]:
+    """A named list of hyperparameters as a mapping."""
+    return {item.name: item.value for item in values}
+
+
+def cross_validation(tune: Mapping[str, Any], spec: TuneSpec, number: int, parameters: Mapping[str, Any]) -> Obj:
+    """A trial of a Tune. It carries no template: the Tune writes every run from its own spec."""
+    name = tune["metadata"]["name"]
+    labels = {names.LABEL_TUNE: name, names.LABEL_TRIAL: str(number)}
+    content: Obj = {
+        "hyperparameters": named_values({**by_name(spec.fixed), **parameters}),
+        "crossValidation": dump(spec.cross_validation),
+        **{key: dump(getattr(spec, key)) for key in _SHARED},
+    }
+    if spec.suspend:
+        content["suspend"] = True
+    return _child(Kind.CROSS_VALIDATION, tune, names.cross_validation_name(name, number), labels, content)
+
+
+def train_run(
+    cv: Mapping[str, Any],
+    spec: TuneSpec | CrossValidationSpec,
+    hyperparameters: Sequence[Mapping[str, Any]],
+    unit: tuple[int, int],
+    image: str,
+) -> Obj:
+    """A run of a CrossValidation.
+
+    Args:
+        cv: the CrossValidation that owns it.
+        spec: the root's spec (a Tune's or a standalone CrossValidation's).
+        hyperparameters: the CrossValidation's, as stored.
+        unit: fold and seed.
+        image: the trainer image that the root resolved.
+    """
+    fold, seed = unit
+    above = cv["metadata"]
+    labels = {
+        names.LABEL_CROSS_VALIDATION: above["name"],
+        names.LABEL_FOLD: str(fold),
+        names.LABEL_SEED: str(seed),
+        **{
+            key: above.get("labels", {})[key]
+            for key in (names.LABEL_TUNE, names.LABEL_TRIAL)
+            if key in above.get("labels", {})
+        },
+    }
+    folds = spec.cross_validation
+    content = {
+        "fold": fold,
+        "seed": seed,
+        "folds": folds.folds,
+        "foldMethod": str(folds.fold_method),
+        "hyperparameters": [dict(item) for item in hyperparameters],
+        **{key: dump(getattr(spec, key)) for key in _SHARED},
+        "template": {**dump(spec.template), "image": image},
+        "retries": dump(spec.retries),
+    }
+    return _child(Kind.TRAIN_RUN, cv, names.train_run_name(above["name"], fold, seed), labels, content)
+
+
+def run_config(run: Mapping[str, Any], spec: TrainRunSpec) -> RunConfig:
+    """The configuration of a run, with its digest and its place among the artifacts.
+
+    Raises:
+        ValueError: a hyperparameter is unknown or its value does not fit.
+    """
+    meta = run["metadata"]
+    labels = meta.get("labels", {})
+    tune, cv = labels.get(names.LABEL_TUNE, ""), labels.get(names.LABEL_CROSS_VALIDATION, "")
+    config = RunConfig(
+        run=meta["name"],
+        namespace=meta["namespace"],
+        tune=tune,
+        cross_validation=cv,
+        fold=spec.fold,
+        seed=spec.seed,
+        folds=spec.folds,
+        fold_method=spec.fold_method,
+        hyperparameters=by_name(spec.hyperparameters),
+        **{key: getattr(spec, key) for key in _SHARED},
+    )
+    return with_digest(config, "/".join(part for part in (meta["namespace"], tune, cv) if part))
+
+
+def job(run: Mapping[str, Any], spec: TrainRunSpec, config: RunConfig, attempt: int, image: str) -> Obj:
+    """The Job of one attempt of a run."""
+    meta, template = run["metadata"], spec.template
+    own = {key: value for key, value in meta.get("labels", {}).items() if key.startswith(f"{names.GROUP}/")}
+    labels = {
+        **template.labels,
+        **own,
+        names.LABEL_TRAIN_RUN: meta["name"],
+        names.LABEL_ATTEMPT: str(attempt),
+        **MANAGED,
+    }
+    annotations: Obj = {"annotations": dict(template.annotations)} if template.annotations else {}
+    content: Obj = {
+        "backoffLimit": 0,
+        "podReplacementPolicy": "Failed",
+        "podFailurePolicy": {"rules": [_failure_rule(code) for code, _ in FAILURE_RULES]},
+        "template": {
+            "metadata": {"labels": labels, **annotations},
+            "spec": _pod_spec(template, config, image),
+        },
+    }
+    if template.active_deadline_seconds is not None:
+        content["activeDeadlineSeconds"] = template.active_deadline_seconds
+    manifest = _child(Kind.JOB, run, names.job_name(meta["name"], attempt), labels, content)
+    manifest["metadata"] |= annotations
+    return manifest
+
+
+def _failure_rule(code: int | None) -> Obj:
+    if code is None:
+        return {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    return {
+        "action": "FailJob",
+        "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [int(code)]},
+    }
+
+
+def _pod_spec(template: TemplateSpec, config: RunConfig, image: str) -> Obj:
+    volumes: list[Obj] = [
+        {"name": "tmp", "emptyDir": {}},
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": template.shm_size}},
+    ]
+    mounts: list[Obj] = [
+        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 -- the pod's own
+        {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
+    ]
+    for side in ("data", "artifacts"):
+        reference = getattr(config, side).secret_ref
+        if reference is not None:
+            volumes.append({"name": f"{side}-credentials", "secret": {"secretName": reference.name}})
+            mounts.append({"name": f"{side}-credentials", "mountPath": f"{CREDENTIALS_DIR}/{side}", "readOnly": True})
+    container: Obj = {
+        "name": CONTAINER,
+        "image": image,
+        "env": [
+            {"name": CONFIG_VARIABLE, "value": config.model_dump_json(exclude_defaults=True)},
+            *(dump(variable) for variable in template.env),
+        ],
+        "resources": {k: dict(v) for k in ("limits", "requests") if (v := getattr(template.resources, k))},
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [*mounts, *(dump(mount) for mount in template.volume_mounts)],
+    }
+    if template.image_pull_policy:
+        container["imagePullPolicy"] = template.image_pull_policy
+    pod: Obj = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": bool(template.service_account_name),
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": template.termination_grace_period_seconds,
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [container],
+        "volumes": [*volumes, *(dict(volume) for volume in template.volumes)],
+    }
+    optional: Obj = {
+        "nodeSelector": dict(template.node_selector),
+        "tolerations": [dump(t) for t in template.tolerations],
+        "affinity": template.affinity,
+        "imagePullSecrets": [dump(s) for s in template.image_pull_secrets],
+        "priorityClassName": template.priority_class_name,
+        "serviceAccountName": template.service_account_name,
+        "runtimeClassName": template.runtime_class_name,
+    }
+    return {**pod, **{key: value for key, value in optional.items() if value}}

@@ -1,0 +1,155 @@
+"""Which attempt of a run is due, and when a run is over. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from crossfold_operator.api.fields import GpuSeconds, RetriesSpec, Usage
+from crossfold_operator.api.trainrun import TrainRunSpec, TrainRunStatus
+from crossfold_operator.names import TERMINAL_TRAIN_RUN, Reason
+from crossfold_operator.observe import Attempt, AttemptState, Failure, seconds_between
+from crossfold_trainer.contract.result import FailureClass, RunResult
+
+MAX_ATTEMPTS = 99
+"""A Job's name has 63 characters, of which ``-a99`` takes four."""
+
+
+@dataclass(frozen=True)
+class History:
+    """The attempts that have ended, counted. What a TrainRun remembers of Jobs that are gone."""
+
+    ended: int = 0
+    preemptions: int = 0
+    crashes: int = 0
+    infrastructure: int = 0
+    usage: Usage = field(default_factory=Usage)
+    last: Failure | None = None
+    """How the latest attempt that ended in this or an earlier look failed."""
+    result: RunResult | None = None
+
+
+def history(
+    spec: TrainRunSpec, previous: TrainRunStatus, attempts: Sequence[Attempt], startup_seconds: int, now: datetime
+) -> History:
+    """Add the attempts that ended since to those that the previous status counts.
+
+    Attempts are counted in order and once each. One that cannot start for a reason of its own counts as ended after
+    ``startup_seconds``; one whose Job went away under suspend or stop counts as preempted.
+    """
+    done = _remembered(previous)
+    by_number = {attempt.number: attempt for attempt in attempts}
+    halted = spec.suspend or spec.stop is not None
+    while done.result is None:
+        number = done.ended + 1
+        attempt = by_number.get(number)
+        if attempt is None:
+            current = previous.current
+            if not (halted and current is not None and current.attempt == number):
+                return done
+            gone = Failure(FailureClass.PREEMPTED, "its Job was deleted while it ran")
+            done = _count(done, gone, None, current.seconds, spec.template.gpus)
+        elif attempt.state is AttemptState.ENDED:
+            done = _count(done, attempt.failure, attempt.result, attempt.seconds, spec.template.gpus)
+        elif (stuck := stuck_failure(attempt, startup_seconds, now)) is not None:
+            done = _count(done, stuck, None, 0, spec.template.gpus)
+        else:
+            return done
+    return done
+
+
+def _remembered(previous: TrainRunStatus) -> History:
+    failure = previous.failure
+    return History(
+        ended=previous.ended,
+        preemptions=previous.preemptions,
+        crashes=previous.crashes,
+        infrastructure=previous.infrastructure_failures,
+        usage=previous.usage,
+        last=Failure(failure.failure_class, failure.message, failure.exit_code) if failure else None,
+    )
+
+
+def _count(done: History, failure: Failure | None, result: RunResult | None, seconds: int, gpus: int) -> History:
+    kind = failure.failure_class if failure else None
+    spent = done.usage.gpu_seconds
+    match kind:
+        case None:
+            spent = spent.model_copy(update={"useful": spent.useful + gpus * seconds})
+        case FailureClass.PREEMPTED:
+            spent = spent.model_copy(update={"preempted": spent.preempted + gpus * seconds})
+        case _:
+            spent = spent.model_copy(update={"failed": spent.failed + gpus * seconds})
+    return replace(
+        done,
+        ended=done.ended + 1,
+        preemptions=done.preemptions + (kind is FailureClass.PREEMPTED),
+        crashes=done.crashes + (kind is FailureClass.CRASH),
+        infrastructure=done.infrastructure + (kind is FailureClass.INFRASTRUCTURE),
+        usage=Usage(gpu_seconds=GpuSeconds.model_validate(spent), run_seconds=done.usage.run_seconds + seconds),
+        last=failure,
+        result=result,
+    )
+
+
+def stuck_failure(attempt: Attempt, startup_seconds: int, now: datetime) -> Failure | None:
+    """The failure of an attempt that cannot start for a reason of its own; None while it may still start."""
+    waiting = attempt.waiting
+    if attempt.state is not AttemptState.STARTING or waiting is None or not waiting.structural:
+        return None
+    if seconds_between(attempt.created, None, now) < startup_seconds:
+        return None
+    return Failure(FailureClass.INFRASTRUCTURE, f"{waiting.reason}: {waiting.message}")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A run that is over without a result."""
+
+    reason: Reason
+    failure: Failure
+
+
+def verdict(done: History, retries: RetriesSpec) -> Verdict | None:
+    """Whether the run has failed for good; None while there is a result or another attempt to come."""
+    failure = done.last
+    if failure is None or done.result is not None:
+        return None
+    match failure.failure_class:
+        case FailureClass.PREEMPTED:
+            over = None
+        case FailureClass.CRASH:
+            over = Reason.RUN_FAILED if done.crashes > retries.crash else None
+        case FailureClass.INFRASTRUCTURE:
+            lost = Reason.NO_RESULT if failure.no_result else Reason.LOST
+            over = lost if done.infrastructure > retries.infrastructure else None
+        case FailureClass.CONFIG:
+            over = Reason.CONFIG_ERROR
+        case FailureClass.OUT_OF_MEMORY | FailureClass.HOST_OUT_OF_MEMORY | FailureClass.TIMEOUT:
+            over = Reason.RUN_FAILED
+    if over is None and done.ended >= MAX_ATTEMPTS:
+        over = Reason.LOST
+    return Verdict(over, failure) if over else None
+
+
+@dataclass(frozen=True)
+class TrainRunPlan:
+    """What to do next."""
+
+    create: int | None = None
+    """Number of the attempt whose Job is to be created."""
+    delete: tuple[Attempt, ...] = ()
+    """Attempts whose Jobs are to be deleted."""
+
+
+def plan(spec: TrainRunSpec, previous: TrainRunStatus, attempts: Sequence[Attempt], done: History) -> TrainRunPlan:
+    """Decide what to do next. A terminal run is never run again."""
+    active = [a for a in attempts if a.state is not AttemptState.ENDED]
+    unwanted = tuple(a for a in active if not a.deleting)
+    if previous.phase in TERMINAL_TRAIN_RUN or done.result is not None or spec.stop is not None or spec.suspend:
+        return TrainRunPlan(delete=unwanted)
+    if verdict(done, spec.retries) is not None:
+        return TrainRunPlan(delete=unwanted)
+    if active:
+        # An attempt that is counted as ended already is one that could not start.
+        return TrainRunPlan(delete=tuple(a for a in unwanted if a.number <= done.ended))
+    return TrainRunPlan(create=done.ended + 1)

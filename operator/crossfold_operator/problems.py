@@ -1,0 +1,57 @@
+"""What is wrong with a spec that the API server let through: what depends on values that its rules cannot see. Pure."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from crossfold_operator.api.crossvalidation import CrossValidationSpec
+from crossfold_operator.api.fields import NamedValue
+from crossfold_operator.api.trainrun import TrainRunSpec
+from crossfold_operator.api.tune import TuneSpec
+from crossfold_operator.search.space import value_problems
+from crossfold_trainer.contract.hyperparameters import canonical_name, name_problem, value_problem
+
+MAX_PROBLEMS = 20
+"""Problems that a condition lists."""
+
+
+def of_error(error: ValidationError) -> list[str]:
+    """A model's complaints as ``spec.path: what is wrong``."""
+    found = []
+    for item in error.errors(include_url=False)[:MAX_PROBLEMS]:
+        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in item["loc"])
+        found.append(f"spec{path}: {item['msg']}")
+    return found
+
+
+def of_values(values: Sequence[NamedValue], path: str) -> list[str]:
+    """Unknown names, values that do not fit, and names that are equal after ``-`` became ``_``."""
+    found = []
+    seen: set[str] = set()
+    for index, item in enumerate(values):
+        name = canonical_name(item.name)
+        problem = name_problem(item.name) or value_problem(item.name, item.value)
+        if name in seen:
+            problem = f"hyperparameter '{name}' is given twice"
+        seen.add(name)
+        if problem:
+            found.append(f"{path}[{index}]: {problem}")
+    return found
+
+
+def of_spec(spec: TuneSpec | CrossValidationSpec | TrainRunSpec) -> list[str]:
+    """Everything wrong with a spec, in words that name the field and the remedy; empty when it can be acted on."""
+    if isinstance(spec, TuneSpec):
+        found = [*value_problems(spec.parameters), *of_values(spec.fixed, "spec.fixed")]
+    else:
+        found = of_values(spec.hyperparameters, "spec.hyperparameters")
+    return found[:MAX_PROBLEMS]
+
+
+def frozen_digest(spec: Mapping[str, Any]) -> str:
+    """SHA-256 over the parts of a Tune's spec that may not change and whose values the API server cannot see into."""
+    content = {key: spec.get(key) for key in ("parameters", "fixed")}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,123 @@
+"""What the statuses of all kinds are made of: conditions, numbers as text, sums over runs. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from crossfold_operator.api.fields import ConditionStatus, GpuSeconds, Usage
+from crossfold_operator.api.tune import (
+    RunCounts,
+)
+from crossfold_operator.names import (
+    Condition,
+    Reason,
+    TrainRunPhase,
+)
+from crossfold_operator.observe import Run
+
+QUEUED = (TrainRunPhase.QUEUED, TrainRunPhase.STARTING, TrainRunPhase.PREEMPTED, TrainRunPhase.SUSPENDED)
+"""Phases of a run that is under way and does not train."""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A condition before it has a time."""
+
+    type: Condition
+    status: bool
+    reason: Reason
+    message: str = ""
+
+
+def conditions(
+    previous: Sequence[ConditionStatus], facts: Sequence[Fact], now: datetime, generation: int | None
+) -> list[ConditionStatus]:
+    """Conditions from facts; the time of one whose status did not change stays."""
+    before = {c.type: c for c in previous}
+    out = []
+    for fact in facts:
+        text = "True" if fact.status else "False"
+        old = before.get(fact.type)
+        since = old.last_transition_time if old and old.status == text else now.strftime("%Y-%m-%dT%H:%M:%SZ")
+        out.append(
+            ConditionStatus(
+                type=fact.type,
+                status=text,
+                reason=fact.reason,
+                message=fact.message[:4096],
+                last_transition_time=since,
+                observed_generation=generation,
+            )
+        )
+    return out
+
+
+def decimal(value: float) -> str:
+    """A number as status shows it: the shortest decimal that reads back as the same double."""
+    return repr(float(value))
+
+
+def decimals(values: Mapping[str, float | None]) -> dict[str, str]:
+    """Metric values as decimal strings; NaN where there is none."""
+    return {name: "NaN" if value is None else decimal(value) for name, value in values.items()}
+
+
+def short(value: str | float | None, digits: int = 3) -> str:
+    """A number for a column; empty for none."""
+    return "" if value is None else f"{float(value):.{digits}f}"
+
+
+def score_text(score: str | None, std: str | None) -> str:
+    """``0.812±0.011``; empty for none."""
+    return "" if score is None else f"{short(score)}±{short(std or 0)}"
+
+
+def gpu_hours(usage: Usage) -> str:
+    """GPU-hours of all attempts, for a column."""
+    spent = usage.gpu_seconds
+    return f"{(spent.useful + spent.preempted + spent.failed) / 3600:.1f}h"
+
+
+def total(usages: Sequence[Usage]) -> Usage:
+    """The sum of several usages."""
+    return Usage(
+        gpu_seconds=GpuSeconds(
+            useful=sum(u.gpu_seconds.useful for u in usages),
+            preempted=sum(u.gpu_seconds.preempted for u in usages),
+            failed=sum(u.gpu_seconds.failed for u in usages),
+        ),
+        run_seconds=sum(u.run_seconds for u in usages),
+    )
+
+
+def valid(problems: Sequence[str]) -> Fact:
+    """The Valid condition."""
+    if problems:
+        return Fact(Condition.VALID, False, Reason.INVALID_SPEC, "; ".join(problems))
+    return Fact(Condition.VALID, True, Reason.ACCEPTED)
+
+
+def data_digest(known: str, runs: Sequence[Run], degraded: Fact | None) -> tuple[str, Fact | None]:
+    """The digest of the data set, and DataInvalid when two runs read different data."""
+    for run in runs:
+        seen = run.record.data_digest
+        known = known or seen
+        if seen and seen != known:
+            text = f"{run.record.run} read other data (digest {seen[:12]}) than runs before it ({known[:12]})"
+            return known, Fact(Condition.DEGRADED, True, Reason.DATA_INVALID, f"spec.data.uri changed: {text}")
+        if degraded is None and run.waiting is not None and not run.terminal:
+            degraded = Fact(Condition.DEGRADED, True, Reason(run.waiting[0]), f"{run.record.run}: {run.waiting[1]}")
+    return known, degraded
+
+
+def run_counts(runs: Sequence[Run]) -> RunCounts:
+    """Runs, by what became of them."""
+    phases = [run.record.phase for run in runs]
+    return RunCounts(
+        queued=sum(phase in QUEUED for phase in phases),
+        running=phases.count(TrainRunPhase.RUNNING),
+        succeeded=phases.count(TrainRunPhase.SUCCEEDED),
+        failed=phases.count(TrainRunPhase.FAILED),
+        stopped=phases.count(TrainRunPhase.STOPPED),
+        preemptions=sum(run.record.preemptions for run in runs),
+    )

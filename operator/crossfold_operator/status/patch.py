@@ -1,0 +1,36 @@
+"""A status as it is stored, and the patch that gets it there. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from crossfold_operator.api.crossvalidation import (
+    CrossValidationStatus,
+)
+from crossfold_trainer.contract.base import Model
+
+
+def dump(status: Model) -> dict[str, Any]:
+    """A status as it is stored: without nulls and empty texts, lists and objects; counters stay."""
+    content: dict[str, Any] = _compact(status.model_dump(mode="json", exclude_none=True))
+    if isinstance(status, CrossValidationStatus) and status.runs:
+        content["runs"] = [record.model_dump(mode="json", exclude_defaults=True) for record in status.runs]
+    return content
+
+
+def _compact(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: compacted for k, v in value.items() if (compacted := _compact(v)) not in ("", [], {})}
+    return value
+
+
+def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """The merge patch (RFC 7386) that turns old into new; empty when nothing changed."""
+    patch: dict[str, Any] = {key: None for key in old if key not in new}
+    for key, value in new.items():
+        before = old.get(key)
+        if isinstance(value, dict) and isinstance(before, dict):
+            if inner := merge_patch(before, value):
+                patch[key] = inner
+        elif key not in old or before != value:
+            patch[key] = value
+    return patch

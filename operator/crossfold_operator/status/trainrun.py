@@ -1,0 +1,149 @@
+"""The status of a TrainRun: (spec, attempts, previous, now) -> status. Pure."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from crossfold_operator.api.trainrun import (
+    CurrentAttempt,
+    FailureStatus,
+    TrainRunSpec,
+    TrainRunStatus,
+    TrainRunSummary,
+)
+from crossfold_operator.names import (
+    TERMINAL_TRAIN_RUN,
+    Condition,
+    Reason,
+    TrainRunPhase,
+)
+from crossfold_operator.observe import Attempt, AttemptState
+from crossfold_operator.plan import trainrun as run_plan
+from crossfold_operator.status.facts import Fact, conditions, decimal, decimals, short, valid
+from crossfold_trainer.contract.config import RunConfig
+from crossfold_trainer.contract.result import FailureClass, Outcome, RunResult
+
+
+def train_run_status(
+    *,
+    spec: TrainRunSpec,
+    config: RunConfig,
+    previous: TrainRunStatus,
+    attempts: Sequence[Attempt],
+    done: run_plan.History,
+    degraded: Fact | None,
+    now: datetime,
+    generation: int | None,
+) -> TrainRunStatus:
+    """The status of a TrainRun.
+
+    Args:
+        spec: its spec.
+        config: its configuration, with the digest.
+        previous: the status so far; a terminal one stays as it is.
+        attempts: the attempts that are seen now.
+        done: the attempts that have ended, counted.
+        degraded: a problem that the reconcile met (a name that is taken, a Job that was refused).
+        now: the time.
+        generation: of the spec.
+    """
+    if previous.phase in TERMINAL_TRAIN_RUN:
+        return previous.model_copy(update={"observed_generation": generation})
+    active = next((a for a in reversed(attempts) if a.state is not AttemptState.ENDED and a.number > done.ended), None)
+    over = run_plan.verdict(done, spec.retries)
+    phase, reason = _train_run_phase(spec, attempts, active, done, over)
+    latest = attempts[-1] if attempts else None
+    waiting = active.waiting if active else None
+    if degraded is None and waiting is not None:
+        degraded = Fact(Condition.DEGRADED, True, waiting.reason, waiting.message)
+    result = done.result
+    facts = [
+        valid([]),
+        degraded or Fact(Condition.DEGRADED, False, Reason.AS_EXPECTED),
+        Fact(
+            Condition.COMPLETE,
+            phase is TrainRunPhase.SUCCEEDED,
+            (Reason.DIVERGED if result and result.outcome is Outcome.DIVERGED else Reason.SUCCEEDED)
+            if phase is TrainRunPhase.SUCCEEDED
+            else Reason.IN_PROGRESS,
+            result.reason if result else "",
+        ),
+        Fact(
+            Condition.FAILED,
+            phase is TrainRunPhase.FAILED,
+            over.reason if over else Reason.AS_EXPECTED,
+            over.failure.message if over else "",
+        ),
+    ]
+    if degraded and degraded.status and not reason:
+        reason = f"{degraded.reason}: {degraded.message}"
+    return TrainRunStatus(
+        observed_generation=generation,
+        phase=phase,
+        conditions=conditions(previous.conditions, facts, now, generation),
+        image=previous.image,
+        digest=config.digest,
+        job=latest.job if latest else previous.job,
+        node=latest.node if latest and latest.node else previous.node,
+        attempt=max(done.ended, latest.number if latest else 0),
+        ended=done.ended,
+        current=CurrentAttempt(
+            attempt=active.number, start_time=active.started, seconds=active.seconds if active.deleting else 0
+        )
+        if active
+        else None,
+        preemptions=done.preemptions,
+        crashes=done.crashes,
+        infrastructure_failures=done.infrastructure,
+        failure=FailureStatus(
+            failure_class=done.last.failure_class, exit_code=done.last.exit_code, message=done.last.message[:2048]
+        )
+        if done.last
+        else None,
+        usage=done.usage,
+        artifact_uri=config.artifact_uri,
+        **(_result_fields(result) if result else {}),
+        summary=TrainRunSummary(
+            score=short(result.score) if result else "",
+            epoch=f"{result.epoch + 1}/{result.epochs}" if result and result.epoch is not None else "",
+            reason=(reason or (result.reason if result and not result.stable else ""))[:253],
+        ),
+    )
+
+
+def _result_fields(result: RunResult) -> dict[str, Any]:
+    return {
+        "score": None if result.score is None else decimal(result.score),
+        "stable": result.stable,
+        "outcome": str(result.outcome),
+        "values": decimals(result.values),
+        "metrics": decimals(result.metrics),
+        "epoch_of_score": result.epoch,
+        "epochs": result.epochs,
+        "checkpoint_uri": result.checkpoint_uri,
+        "data_digest": result.data_digest,
+        "splits_digest": result.splits_digest,
+    }
+
+
+def _train_run_phase(
+    spec: TrainRunSpec,
+    attempts: Sequence[Attempt],
+    active: Attempt | None,
+    done: run_plan.History,
+    over: run_plan.Verdict | None,
+) -> tuple[TrainRunPhase, str]:
+    unfinished = any(a.state is not AttemptState.ENDED for a in attempts)
+    if spec.stop is not None and not unfinished:
+        return TrainRunPhase.STOPPED, f"{spec.stop.reason}: {spec.stop.message}"
+    if done.result is not None and spec.stop is None:
+        return TrainRunPhase.SUCCEEDED, ""
+    if over is not None and not unfinished:
+        return TrainRunPhase.FAILED, f"{over.failure.failure_class}: {over.failure.message}"
+    if spec.suspend and not unfinished:
+        return TrainRunPhase.SUSPENDED, "spec.suspend is true"
+    if active is not None and active.state is AttemptState.RUNNING:
+        return TrainRunPhase.RUNNING, ""
+    if done.last is not None and done.last.failure_class is FailureClass.PREEMPTED:
+        return TrainRunPhase.PREEMPTED, done.last.message
+    return (TrainRunPhase.STARTING if active else TrainRunPhase.QUEUED), ""

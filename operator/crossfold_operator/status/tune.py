@@ -1,0 +1,211 @@
+"""The status of a Tune: (spec, trials, previous, now) -> status. Pure."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from crossfold_operator.api.crossvalidation import (
+    CrossValidationStatus,
+)
+from crossfold_operator.api.tune import (
+    BestTrial,
+    RunCounts,
+    SearchStatus,
+    TrialBrief,
+    TrialCounts,
+    TuneSpec,
+    TuneStatus,
+    TuneSummary,
+)
+from crossfold_operator.names import (
+    Condition,
+    CrossValidationPhase,
+    Reason,
+    TrainRunPhase,
+    TunePhase,
+)
+from crossfold_operator.observe import Run, Trial
+from crossfold_operator.plan import tune as tune_plan
+from crossfold_operator.status.facts import (
+    Fact,
+    conditions,
+    data_digest,
+    decimal,
+    gpu_hours,
+    run_counts,
+    score_text,
+    total,
+    valid,
+)
+from crossfold_trainer.contract.config import ObjectiveSpec
+from crossfold_trainer.contract.metrics import Direction
+from crossfold_trainer.contract.scoring import score_direction
+
+TOP = 10
+"""Trials in the ranking."""
+
+
+def tune_status(
+    *,
+    spec: TuneSpec,
+    previous: TuneStatus,
+    trials: Sequence[Trial],
+    asked: int,
+    exhausted: bool,
+    sampler: str,
+    artifact_uri: str,
+    degraded: Fact | None,
+    now: datetime,
+    generation: int | None,
+) -> TuneStatus:
+    """The status of a Tune.
+
+    Args:
+        spec: its spec.
+        previous: the status so far.
+        trials: the trials that exist, by number.
+        asked: numbers given out.
+        exhausted: the search space has no further point.
+        sampler: what chooses the parameters.
+        artifact_uri: the folder of the Tune.
+        degraded: a problem that the reconcile met.
+        now: the time.
+        generation: of the spec.
+    """
+    over = tune_plan.verdict(spec, trials, asked, exhausted=exhausted)
+    runs = [run for trial in trials for run in trial.runs]
+    finished = [CrossValidationStatus.model_validate(dict(t.status)) for t in trials if t.terminal]
+    counts = _all_runs(runs, finished)
+    trial_counts = _trial_counts(trials, asked)
+    usage = total([*(run.record.usage for run in runs), *(status.usage for status in finished)])
+    ranking = _ranking(spec.objective, trials)
+    best = _best(ranking[0], artifact_uri) if ranking else None
+    degraded = _tune_degraded(previous, trials, runs, degraded)
+    phase = _tune_phase(spec, over, trials, counts)
+    complete = over is not None and not over.failed
+    message = over.message if over else (degraded.message if degraded and degraded.status else "")
+    facts = [
+        valid([]),
+        Fact(Condition.SUSPENDED, spec.suspend, Reason.SUSPENDED if spec.suspend else Reason.RESUMED),
+        degraded or Fact(Condition.DEGRADED, False, Reason.AS_EXPECTED),
+        Fact(
+            Condition.COMPLETE,
+            complete,
+            over.reason if over and complete else Reason.IN_PROGRESS,
+            over.message if over and complete else "",
+        ),
+        Fact(
+            Condition.FAILED,
+            over is not None and over.failed,
+            over.reason if over and over.failed else Reason.AS_EXPECTED,
+            over.message if over and over.failed else "",
+        ),
+    ]
+    digests = [status.data_digest for status in finished if status.data_digest]
+    ended = trial_counts.complete + trial_counts.failed + trial_counts.unstable + trial_counts.stopped
+    return TuneStatus(
+        observed_generation=generation,
+        phase=phase,
+        conditions=conditions(previous.conditions, facts, now, generation),
+        image=previous.image,
+        spec_digest=previous.spec_digest,
+        data_digest=previous.data_digest or next(iter(digests), ""),
+        search=SearchStatus(sampler=sampler, exhausted=exhausted),
+        trials=trial_counts,
+        runs=counts,
+        best=best,
+        top=[_brief(trial) for trial in ranking[:TOP]],
+        usage=usage,
+        summary=TuneSummary(
+            trials=f"{ended}/{max(asked, spec.max_trials) if not exhausted else asked}",
+            best=score_text(best.score, best.std) if best else "",
+            gpu=gpu_hours(usage),
+            objective=objective_text(spec.objective)[:253],
+            reason=message[:253],
+        ),
+    )
+
+
+def objective_text(objective: ObjectiveSpec) -> str:
+    """The objective in a few words, for a column."""
+    metrics = [f"{m.resolved_direction} {m.name}" for m in objective.metrics]
+    return metrics[0] if len(metrics) == 1 else f"{objective.combine}({', '.join(metrics)})"
+
+
+def _tune_phase(
+    spec: TuneSpec, over: tune_plan.Verdict | None, trials: Sequence[Trial], counts: RunCounts
+) -> TunePhase:
+    if over is not None:
+        return TunePhase.FAILED if over.failed else TunePhase.COMPLETE
+    stopped = all(run.record.phase is TrainRunPhase.SUSPENDED for run in tune_plan.in_flight(trials))
+    if spec.suspend and stopped:
+        return TunePhase.SUSPENDED
+    return TunePhase.RUNNING if trials or counts.running else TunePhase.PENDING
+
+
+def _all_runs(runs: Sequence[Run], finished: Sequence[CrossValidationStatus]) -> RunCounts:
+    active = run_counts(runs)
+    return active.model_copy(
+        update={
+            "succeeded": active.succeeded + sum(s.succeeded for s in finished),
+            "failed": active.failed + sum(s.failed for s in finished),
+            "stopped": active.stopped + sum(r.phase is TrainRunPhase.STOPPED for s in finished for r in s.runs),
+            "preemptions": active.preemptions + sum(s.preemptions for s in finished),
+        }
+    )
+
+
+def _trial_counts(trials: Sequence[Trial], asked: int) -> TrialCounts:
+    phases = [trial.phase for trial in trials]
+    return TrialCounts(
+        asked=asked,
+        running=sum(not trial.terminal for trial in trials),
+        complete=phases.count(CrossValidationPhase.COMPLETE),
+        stopped=phases.count(CrossValidationPhase.STOPPED) + phases.count(CrossValidationPhase.PRUNED),
+        unstable=phases.count(CrossValidationPhase.UNSTABLE),
+        failed=tune_plan.failed_trials(trials, asked),
+    )
+
+
+def _ranking(objective: ObjectiveSpec, trials: Sequence[Trial]) -> list[Trial]:
+    """Complete trials, best first; of equal ones the older first."""
+    sign = -1 if score_direction(objective) is Direction.MAXIMIZE else 1
+    scored = [t for t in trials if t.phase is CrossValidationPhase.COMPLETE and t.score is not None]
+    return sorted(scored, key=lambda t: (sign * (t.score or 0.0), t.number))
+
+
+def _brief(trial: Trial) -> TrialBrief:
+    return TrialBrief(
+        trial=trial.number,
+        cross_validation=trial.name,
+        score=decimal(trial.score or 0.0),
+        std=decimal(trial.std or 0.0),
+    )
+
+
+def _best(trial: Trial, artifact_uri: str) -> BestTrial:
+    status = CrossValidationStatus.model_validate(dict(trial.status))
+    return BestTrial(
+        **_brief(trial).model_dump(by_alias=False),
+        parameters=dict(trial.parameters),
+        metrics=status.metrics,
+        artifact_uri=f"{artifact_uri}/{trial.name}",
+    )
+
+
+def _tune_degraded(
+    previous: TuneStatus, trials: Sequence[Trial], runs: Sequence[Run], degraded: Fact | None
+) -> Fact | None:
+    """The first problem worth telling: what the reconcile met, a configuration error, or why runs wait."""
+    if degraded is not None:
+        return degraded
+    for trial in trials:
+        if message := trial.config_failure:
+            return Fact(Condition.DEGRADED, True, Reason.CONFIG_ERROR, f"{trial.name}: {message}")
+    known = previous.data_digest
+    for trial in trials:
+        seen = str(trial.status.get("dataDigest", "")) if trial.terminal else ""
+        known = known or seen
+        if seen and seen != known:
+            text = f"{trial.name} read other data ({seen[:12]}) than trials before it ({known[:12]}): spec.data.uri changed"
+            return Fact(Condition.DEGRADED, True, Reason.DATA_INVALID, text)
+    return data_digest("", runs, None)[1]
