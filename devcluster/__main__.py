@@ -7,7 +7,7 @@ import shlex
 import sys
 from dataclasses import asdict
 
-from devcluster import cluster, s3
+from devcluster import cluster, images, s3
 from devcluster.console import DevclusterError, say
 from devcluster.node import Node
 from devcluster.paths import default_state
@@ -58,6 +58,8 @@ def _run(arguments: argparse.Namespace) -> int:
             print(_exports())
         case "s3":
             print(json.dumps(_s3_servers(), indent=2))
+        case "images":
+            print(json.dumps(images.images(state), indent=2))
         case "node":
             command = Node(state).enter_command(arguments.command or ["bash"])
             os.execvp(command[0], command)

@@ -32,9 +32,14 @@ def network_of(state: State) -> Network:
     return Network(**json.loads(file.read_text()))
 
 
+def lock(state: State) -> Path:
+    """Held by whoever changes the cluster."""
+    return cache() / "locks" / f"cluster-{state.key}"
+
+
 def up(state: State) -> None:
     """Brings the cluster up: starts what does not run, checks that pods reach what they need."""
-    with exclusive(cache() / "locks" / f"cluster-{state.key}"):
+    with exclusive(lock(state)):
         requirements.check_cluster()
         _install_programs(state)
         node = Node(state)
@@ -177,7 +182,7 @@ def _node_ready(api: Api) -> bool:
 
 def down(state: State) -> None:
     """Takes the cluster down and removes everything of it; the cache stays."""
-    with exclusive(cache() / "locks" / f"cluster-{state.key}"):
+    with exclusive(lock(state)):
         state.ready.unlink(missing_ok=True)
         with step("cluster down"):
             Node(state).destroy()

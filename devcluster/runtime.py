@@ -87,6 +87,12 @@ def import_pause(node: Node) -> None:
         node.run([*ctr(), "images", "import", file.name])
 
 
+def pull_command(state: State, reference: str) -> list[str]:
+    """The command that pulls an image of ours from the cluster's registry, for use in the node."""
+    hosts = str(state.seen_by_node(state.config / "certs.d"))
+    return [*ctr(), "images", "pull", "--hosts-dir", hosts, reference]
+
+
 def ctr() -> list[str]:
     """containerd's own client, for use in the node."""
     return ["ctr", "--address", SOCKET, "--namespace", NAMESPACE]
