@@ -84,6 +84,8 @@ def structural(schema: Schema, definitions: Schema) -> Schema:
                 raise UnknownConstructError(f"{key} in {schema}")
     if "x-kubernetes-int-or-string" in out:
         return {key: value for key, value in out.items() if key not in ("type", "maxLength")}
+    if "x-kubernetes-preserve-unknown-fields" in out:
+        out.pop("additionalProperties", None)
     return out
 
 

@@ -1,9 +1,6 @@
 """What is wrong with a spec that the API server let through: what depends on values that its rules cannot see. Pure."""
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from pydantic import ValidationError
 
@@ -49,9 +46,3 @@ def of_spec(spec: TuneSpec | CrossValidationSpec | TrainRunSpec) -> list[str]:
     else:
         found = of_values(spec.hyperparameters, "spec.hyperparameters")
     return found[:MAX_PROBLEMS]
-
-
-def frozen_digest(spec: Mapping[str, Any]) -> str:
-    """SHA-256 over the parts of a Tune's spec that may not change and whose values the API server cannot see into."""
-    content = {key: spec.get(key) for key in ("parameters", "fixed")}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from crossfold_operator import names, objects, observe, problems
 from crossfold_operator.api.crossvalidation import CrossValidationSpec, CrossValidationStatus
+from crossfold_operator.api.fields import ConditionStatus
 from crossfold_operator.api.trainrun import TrainRunSpec, TrainRunStatus
 from crossfold_operator.api.tune import TuneSpec, TuneStatus
 from crossfold_operator.cluster.base import Cluster, Key, Obj, Refused, key_of
@@ -108,7 +109,7 @@ class Reconciler:
             await self._write(obj, previous, self._invalid(obj, previous, found))
             return None
         if not isinstance(previous, CrossValidationStatus) or not _owned(obj):
-            resolved = self._resolve(obj, spec, previous)
+            resolved = self._resolve(spec, previous)
             if resolved is not previous:
                 written = await self._write(obj, previous, resolved)
                 if written is None:
@@ -123,8 +124,6 @@ class Reconciler:
         except ValidationError as error:
             return None, problems.of_error(error)
         found = problems.of_spec(spec)
-        if isinstance(previous, TuneStatus) and previous.spec_digest not in ("", problems.frozen_digest(obj["spec"])):
-            found.append("spec.parameters and spec.fixed cannot be changed: undo the change, or create a new Tune")
         image = spec.template.image or previous.image or self._settings.trainer_image
         if not image and not _owned(obj):
             found.append("spec.template.image: set it, since the operator was installed without a trainer image")
@@ -133,8 +132,8 @@ class Reconciler:
     def _invalid(self, obj: Obj, previous: StatusT, found: Sequence[str]) -> StatusT:
         generation: int | None = obj["metadata"].get("generation")
         fact = valid(found)
-        changed = conditions(previous.conditions, [fact], self._clock(), generation)
-        kept = [condition for condition in previous.conditions if condition.type != fact.type]
+        changed: list[ConditionStatus] = conditions(previous.conditions, [fact], self._clock(), generation)
+        kept: list[ConditionStatus] = [condition for condition in previous.conditions if condition.type != fact.type]
         summary = previous.summary.model_copy(update={"reason": fact.message[:253]})
         update: dict[str, Any] = {
             "observed_generation": generation,
@@ -143,14 +142,11 @@ class Reconciler:
         }
         return previous.model_copy(update=update)
 
-    def _resolve(self, obj: Obj, spec: AnySpec, previous: StatusT) -> StatusT:
-        """What is fixed at first sight and written down before anything is created."""
-        update: dict[str, str] = {}
-        if not previous.image:
-            update["image"] = spec.template.image or self._settings.trainer_image
-        if isinstance(previous, TuneStatus) and not previous.spec_digest:
-            update["spec_digest"] = problems.frozen_digest(obj["spec"])
-        return previous.model_copy(update=update) if update else previous
+    def _resolve(self, spec: AnySpec, previous: StatusT) -> StatusT:
+        """The image is chosen at first sight, and written down before anything is created from it."""
+        if previous.image:
+            return previous
+        return previous.model_copy(update={"image": spec.template.image or self._settings.trainer_image})
 
     # Tune -------------------------------------------------------------------------------------------------------
 

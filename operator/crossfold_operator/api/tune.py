@@ -185,8 +185,6 @@ class TuneStatus(Model):
     """Valid, Suspended, Degraded, Complete, Failed."""
     image: Annotated[str, Field(max_length=512)] = ""
     """Trainer image of all runs, resolved once."""
-    spec_digest: Annotated[str, Field(max_length=64)] = ""
-    """SHA-256 of what may not change in the spec: guards the values that the API server cannot see into."""
     data_digest: Annotated[str, Field(max_length=64)] = ""
     """Digest of the data set; the same for all runs."""
     search: SearchStatus = SearchStatus()

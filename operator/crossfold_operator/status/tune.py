@@ -107,7 +107,6 @@ def tune_status(
         phase=phase,
         conditions=conditions(previous.conditions, facts, now, generation),
         image=previous.image,
-        spec_digest=previous.spec_digest,
         data_digest=previous.data_digest or next(iter(digests), ""),
         search=SearchStatus(sampler=sampler, exhausted=exhausted),
         trials=trial_counts,
@@ -206,6 +205,8 @@ def _tune_degraded(
         seen = str(trial.status.get("dataDigest", "")) if trial.terminal else ""
         known = known or seen
         if seen and seen != known:
-            text = f"{trial.name} read other data ({seen[:12]}) than trials before it ({known[:12]}): spec.data.uri changed"
+            text = (
+                f"{trial.name} read other data ({seen[:12]}) than earlier trials ({known[:12]}): spec.data.uri changed"
+            )
             return Fact(Condition.DEGRADED, True, Reason.DATA_INVALID, text)
     return data_digest("", runs, None)[1]
