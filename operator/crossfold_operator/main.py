@@ -9,6 +9,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 import kopf
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 LEASE = "crossfold-operator"
 SYNC_RETRY_SECONDS = 3.0
 KOPF_RESTART_SECONDS = 5.0
+KOPF_END_SECONDS = 3.0
+KOPF_THREAD = "kopf"
 
 
 class QueueMetrics:
@@ -82,7 +85,7 @@ async def watch_own_kinds(server: ApiServer, namespace: str, cluster: Kubernetes
     async def login() -> Any:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(server.credentials(), loop))
 
-    def work(stop: threading.Event, ended: asyncio.Future[None]) -> None:
+    def work(stop: threading.Event, ended: asyncio.Event) -> None:
         registry = kopf.OperatorRegistry()
         handlers.register(registry, relay, login)
         scope: dict[str, Any] = {"namespaces": [namespace]} if namespace else {"clusterwide": True}
@@ -92,13 +95,13 @@ async def watch_own_kinds(server: ApiServer, namespace: str, cluster: Kubernetes
             logger.warning("kopf ended: %r", error)
         finally:
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(lambda: ended.done() or ended.set_result(None))
+                loop.call_soon_threadsafe(ended.set)
 
     while True:
-        stop, ended = threading.Event(), loop.create_future()
-        threading.Thread(target=work, args=(stop, ended), name="kopf", daemon=True).start()
+        stop, ended = threading.Event(), asyncio.Event()
+        threading.Thread(target=work, args=(stop, ended), name=KOPF_THREAD, daemon=True).start()
         try:
-            await ended
+            await ended.wait()
         finally:
             stop.set()
         logger.warning("starting kopf again", extra={"seconds": KOPF_RESTART_SECONDS})
@@ -146,7 +149,7 @@ async def work(server: ApiServer, settings: Settings, health: Health, stopping: 
     )
     queue = WorkQueue(Reconciler(cluster, settings), workers=settings.workers, observer=QueueMetrics())
     for kind in names.Kind:
-        metrics.OBJECTS.labels(kind).set_function(lambda kind=kind: cluster.count(kind))
+        metrics.OBJECTS.labels(kind).set_function(partial(cluster.count, kind))
 
     async def stop_gracefully() -> None:
         await stopping.wait()
@@ -187,7 +190,10 @@ async def operate(settings: Settings) -> None:
     health = Health()
     probes = await serve(health, settings.http_port) if settings.http_port else None
     server = await ApiServer.connect()
-    term = lead if settings.leader_election else work
+
+    async def term() -> None:
+        await wait_until_reachable(server)
+        await (lead if settings.leader_election else work)(server, settings, health, stopping)
 
     async def until_stopped() -> None:
         await stopping.wait()
@@ -198,8 +204,7 @@ async def operate(settings: Settings) -> None:
 
     try:
         logger.info("started", extra={"namespace": settings.namespace or "(all)"})
-        await wait_until_reachable(server)
-        await first_of(term(server, settings, health, stopping), until_stopped())
+        await first_of(term(), until_stopped())
         logger.info("stopped")
     finally:
         await server.close()
@@ -215,6 +220,9 @@ def main() -> None:
         sys.exit(f"crossfold-operator: bad settings: {error}")
     logs.setup(form=settings.log_format, level=settings.log_level)
     asyncio.run(operate(settings))
+    for thread in threading.enumerate():
+        if thread.name == KOPF_THREAD:
+            thread.join(KOPF_END_SECONDS)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from urllib.parse import urlencode
 
 import aiohttp
@@ -50,6 +50,18 @@ class ApiError(Exception):
             return cls(code, "", body[:500].decode(errors="replace"))
 
 
+class Credentials(NamedTuple):
+    """How to reach the API server, for another client in this process."""
+
+    host: str
+    authorization: str
+    """Value of the Authorization header; empty where a client certificate is used."""
+    ca_file: str | None
+    verify: bool
+    certificate_file: str | None
+    key_file: str | None
+
+
 class ApiServer:
     """A connection to one API server. Errors are ApiError (it answered) or Unavailable (it did not)."""
 
@@ -71,6 +83,18 @@ class ApiServer:
     async def close(self) -> None:
         """Close all connections."""
         await self._client.close()
+
+    async def credentials(self) -> Credentials:
+        """Current credentials, with a token that was refreshed when it was due."""
+        configuration = self._client.configuration
+        return Credentials(
+            host=configuration.host,
+            authorization=await configuration.get_api_key_with_prefix("BearerToken", alias="authorization") or "",
+            ca_file=configuration.ssl_ca_cert,
+            verify=bool(configuration.verify_ssl),
+            certificate_file=configuration.cert_file,
+            key_file=configuration.key_file,
+        )
 
     async def request(
         self,
