@@ -1,0 +1,261 @@
+"""One run, from its configuration to its result: ``python -m crossfold_trainer``.
+
+The order is that of cost: what can be refused or repeated without importing torch is, and `result.json` comes last.
+"""
+
+import contextlib
+import logging
+import math
+import os
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from crossfold_trainer import artifacts
+from crossfold_trainer.artifacts import Item, Uploader
+from crossfold_trainer.contract import hyperparameters as hp
+from crossfold_trainer.contract.config import CONFIG_VARIABLE, TERMINATION_VARIABLE, RunConfig, config_digest
+from crossfold_trainer.contract.exits import Exit
+from crossfold_trainer.contract.metrics import KNOWN_OBJECTIVES
+from crossfold_trainer.contract.result import FAILURE_TEXT_LIMIT, FailureClass, Outcome, RunFailure, RunResult
+from crossfold_trainer.contract.scoring import run_score
+from crossfold_trainer.data import DataSet, open_dataset
+from crossfold_trainer.errors import AcceleratorOutOfMemory, ConfigError, Interrupted
+from crossfold_trainer.interrupt import Interrupt
+from crossfold_trainer.splits import Splits, make_splits
+from crossfold_trainer.store import Store
+from crossfold_trainer.tracking import LogText, TensorBoard
+
+log = logging.getLogger("crossfold_trainer.main")
+
+TERMINATION_LOG = "/dev/termination-log"
+"""Mounted by the kubelet; written only where it exists."""
+CRASH = 1
+
+
+def main() -> None:
+    """Run, and exit with the code that the contract gives the outcome."""
+    log_text = LogText()
+    interrupt = Interrupt()
+    interrupt.install()
+    sys.exit(run_to_exit(interrupt, log_text))
+
+
+def run_to_exit(interrupt: Interrupt, log_text: LogText) -> int:
+    """Run, say how it ended in the termination message and on the last line, and return the exit code."""
+    store: list[Store] = []
+    try:
+        result = run(interrupt, log_text, store)
+    except ConfigError as error:
+        return _failed(Exit.CONFIG, FailureClass.CONFIG, str(error), store, log_text)
+    except AcceleratorOutOfMemory as error:
+        text = f"the accelerator is out of memory: lower batch_size or take a smaller encoder ({error})"
+        return _failed(Exit.OUT_OF_MEMORY, FailureClass.OUT_OF_MEMORY, text, store, log_text)
+    except Interrupted as end:
+        return _failed(Exit.INTERRUPTED, FailureClass.PREEMPTED, str(end), store, log_text)
+    except Exception as error:  # noqa: BLE001 - the last place to say what happened
+        trace = traceback.format_exc()
+        sys.stderr.write(trace)
+        log_text.add(trace)
+        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return _failed(CRASH, FailureClass.CRASH, text, store, log_text)
+    write_termination_message(result.message())
+    return Exit.OK
+
+
+def _failed(code: int, kind: FailureClass, text: str, store: list[Store], log_text: LogText) -> int:
+    """Report an attempt without a result. Other than a crash, whose message is its log's last lines."""
+    log.error("%s (exit %d): %s", "crash" if kind is FailureClass.CRASH else kind.value, code, text)
+    if kind is not FailureClass.CRASH:
+        write_termination_message(RunFailure(failure_class=kind, message=text[:FAILURE_TEXT_LIMIT]).text())
+    for folder in store:
+        with contextlib.suppress(Exception):  # the log is worth a try, and its loss is not worth another failure
+            folder.write(artifacts.LOG, log_text.item().content)
+    return int(code)
+
+
+def write_termination_message(text: str) -> None:
+    """Leave the message where the kubelet reads it; nowhere when there is no such place."""
+    given = os.environ.get(TERMINATION_VARIABLE)
+    path = Path(given or TERMINATION_LOG)
+    if not given and not path.exists():
+        return
+    with contextlib.suppress(OSError):
+        path.write_text(text)
+
+
+def read_config(environment: Mapping[str, str]) -> RunConfig:
+    """The RunConfig in the environment, its digest filled in where it has none.
+
+    Raises:
+        ConfigError: it is missing or not valid.
+    """
+    raw = environment.get(CONFIG_VARIABLE)
+    if not raw:
+        raise ConfigError(CONFIG_VARIABLE, "is not set: it must hold the RunConfig as JSON")
+    try:
+        config = RunConfig.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or CONFIG_VARIABLE
+        raise ConfigError(field, first["msg"]) from None
+    return config if config.digest else config.model_copy(update={"digest": _digest(config)})
+
+
+def _digest(config: RunConfig) -> str:
+    try:
+        return config_digest(config)
+    except ValueError as error:
+        raise ConfigError("hyperparameters", str(error)) from None
+
+
+def run(interrupt: Interrupt, log_text: LogText, opened: list[Store]) -> RunResult:
+    """Train one configuration on one fold with one seed, or repeat the result that is already there.
+
+    Args:
+        interrupt: says when to end early.
+        log_text: the run's log.
+        opened: receives the run's folder once it may be written to.
+    """
+    began = time.monotonic()
+    config = read_config(os.environ)
+    try:
+        hyperparameters = hp.resolve(config.hyperparameters)
+    except ValueError as error:
+        raise ConfigError("hyperparameters", str(error)) from None
+    _check_objective(config)
+    folder = artifacts.open_run_folder(config)
+    done = artifacts.read_result(folder, config.digest)
+    if done is not None:
+        log.info("the result is already there: score %s", done.score)
+        return done
+    # Also the proof that artifacts may be written, before anything costly.
+    folder.write(artifacts.CONFIG, (config.model_dump_json(indent=2) + "\n").encode())
+    opened.append(folder)
+    data = open_dataset(config.data, hyperparameters["bands"])
+    splits = make_splits(data.metadata, config, hyperparameters["batch_size"])
+    log.info(
+        "run %s: fold %d of %d, seed %d; %d patches to train on, %d to validate, %d set aside; bands %s",
+        config.run, config.fold + 1, config.folds, config.seed, len(splits.train), len(splits.val), len(splits.test),
+        ", ".join(data.bands),
+    )  # fmt: skip
+    for warning in splits.warnings:
+        log.warning("warning: %s", warning)
+    return _train(config, hyperparameters, data, splits, folder, interrupt, log_text, began)
+
+
+def _check_objective(config: RunConfig) -> None:
+    unknown = [metric.name for metric in config.objective.metrics if metric.name not in KNOWN_OBJECTIVES]
+    if unknown:
+        raise ConfigError(
+            "objective.metrics",
+            f"this trainer does not report {', '.join(unknown)}; it reports {', '.join(KNOWN_OBJECTIVES)}",
+        )
+
+
+def _train(
+    config: RunConfig,
+    hyperparameters: dict[str, Any],
+    data: DataSet,
+    splits: Splits,
+    folder: Store,
+    interrupt: Interrupt,
+    log_text: LogText,
+    began: float,
+) -> RunResult:
+    # From here on torch is needed, whose import takes seconds.
+    from crossfold_trainer import environment, fit, resume  # noqa: PLC0415
+
+    threads = environment.use_cpus()
+    identity = resume.Identity(config.digest, data.digest, splits.digest(len(data)))
+    uploader = Uploader(folder)
+    with TensorBoard(enabled=config.tracking.tensorboard) as board:
+        training = fit.Fit(config, hyperparameters, data, splits, identity, uploader, board, log_text, interrupt)
+        uploader.submit(
+            [
+                Item(artifacts.HPARAMS, _hparams(config, hyperparameters)),
+                Item(artifacts.SPLITS, _splits_table(data, splits)),
+                Item(artifacts.ENVIRONMENT, environment.environment_record(training.device, threads)),
+            ]
+        )
+        state = resume.find(folder, identity)
+        if state is not None:
+            training.restore(state)
+            log.info("resumed at step %d, epoch %d", training.progress.step, training.progress.epoch + 1)
+        log.info("training on %s, ready after %.1f s", training.device.type, time.monotonic() - began)
+        interrupt.deferred = True
+        outcome, reason = training.run()
+        result = make_result(config, identity, training.progress, outcome, reason, time.monotonic() - began)
+        log.info("%s: %s; score %s", outcome.value.lower(), reason, result.score)
+        uploader.submit([log_text.item(), *board.items()])
+        uploader.flush()
+    artifacts.write(folder, Item(artifacts.RESULT, (result.model_dump_json(indent=2) + "\n").encode()))
+    return result
+
+
+def make_result(
+    config: RunConfig, identity: Any, progress: Any, outcome: Outcome, reason: str, seconds: float
+) -> RunResult:
+    """The result, with the numbers of the kept epoch (of the last validation where none was stable)."""
+    best = progress.best
+    kept = best.metrics if best is not None else progress.last_metrics
+    names = [metric.name for metric in config.objective.metrics]
+    score = run_score(kept, config.objective)
+    stable = score.stable and outcome is Outcome.TRAINED
+    checkpoint = artifacts.BEST if best is not None else artifacts.LAST if progress.last_validated is not None else ""
+    return RunResult(
+        outcome=outcome,
+        digest=identity.digest,
+        data_digest=identity.data_digest,
+        splits_digest=identity.splits_digest,
+        score=score.value if stable else None,
+        stable=stable,
+        values={name: _finite(kept.get(name)) for name in names},
+        metrics={name: _finite(value) for name, value in kept.items() if name not in names},
+        epoch=best.epoch if best is not None else progress.last_validated,
+        epochs=progress.epoch,
+        steps=progress.step,
+        duration_seconds=round(seconds, 3),
+        checkpoint_uri=f"{config.artifact_uri}/{checkpoint}" if checkpoint else "",
+        artifact_uri=config.artifact_uri,
+        reason=reason if score.stable or outcome is Outcome.DIVERGED else f"{reason}; unstable: {score.reason}",
+    )
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _hparams(config: RunConfig, hyperparameters: dict[str, Any]) -> bytes:
+    import yaml  # noqa: PLC0415 - a repeated result needs none
+
+    facts = {"run": config.run, "fold": config.fold, "seed": config.seed, "hyperparameters": hyperparameters}
+    return yaml.safe_dump(facts, sort_keys=False).encode()
+
+
+def _splits_table(data: DataSet, splits: Splits) -> bytes:
+    """splits.parquet: patch, part, and the columns that splits depend on."""
+    import pyarrow as pa  # noqa: PLC0415
+    from pyarrow import parquet  # noqa: PLC0415
+
+    metadata = data.metadata
+    columns: dict[str, Any] = {
+        "patch": range(len(data)),
+        "part": splits.parts(len(data)).tolist(),
+        "empty": metadata.empty,
+    }
+    for name, column in (("region", metadata.region), ("sample_id", metadata.sample_id)):
+        if column is not None:
+            columns[name] = column.tolist()
+    sink = pa.BufferOutputStream()
+    parquet.write_table(pa.table(columns), sink)
+    return bytes(sink.getvalue())
+
+
+if __name__ == "__main__":
+    main()

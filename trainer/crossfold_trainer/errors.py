@@ -1,0 +1,32 @@
+"""The ways in which a run ends without a result. Each maps to one exit code in ``__main__``."""
+
+
+class ConfigError(Exception):
+    """The configuration or the data is wrong: trying again would not help (exit 78).
+
+    Attributes:
+        field: path of the field to look at, such as ``data.uri``.
+        problem: what is wrong with it, with numbers, and the remedy.
+    """
+
+    def __init__(self, field: str, problem: str) -> None:
+        """Name the field and the problem."""
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+
+class StoreError(Exception):
+    """Object storage did not answer as it should, after bounded retries: a crash, worth another attempt."""
+
+
+class Interrupted(Exception):  # noqa: N818 - it is the end of an attempt, not an error
+    """SIGTERM arrived and what there was to save is saved (exit 75)."""
+
+
+class AcceleratorOutOfMemory(Exception):  # noqa: N818 - named as the exit code is
+    """The accelerator ran out of memory (exit 71)."""
+
+
+class Diverged(Exception):  # noqa: N818 - a finished run, not an error
+    """The loss became non-finite: a finished run without a score (exit 0)."""

@@ -1,0 +1,334 @@
+"""The training loop: epochs, validations, the kept checkpoint, early stopping, and a clean end at any step.
+
+Shapes: x (B, C, H, W) float32, y (B, H, W) uint8, logits (B, H, W).
+"""
+
+import logging
+import math
+import time
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crossfold_trainer import figures
+from crossfold_trainer.artifacts import BEST, LAST, PREVIOUS, Item, Uploader
+from crossfold_trainer.contract.config import RunConfig
+from crossfold_trainer.contract.result import Outcome
+from crossfold_trainer.contract.scoring import Score, better, run_score, score_direction
+from crossfold_trainer.data import DataSet
+from crossfold_trainer.errors import AcceleratorOutOfMemory, ConfigError, Diverged, Interrupted
+from crossfold_trainer.interrupt import Interrupt
+from crossfold_trainer.loader import Loader, epoch_batches, ordered_batches
+from crossfold_trainer.losses import focal_sum
+from crossfold_trainer.metrics import PixelMetrics
+from crossfold_trainer.model import build_model
+from crossfold_trainer.resume import Best, Identity, Progress, pack, progress_from
+from crossfold_trainer.splits import Index, Splits
+from crossfold_trainer.tracking import LogText, TensorBoard, csv_item, epoch_line
+
+log = logging.getLogger(__name__)
+
+SNAPSHOT_EVERY_S = 600.0
+"""A checkpoint is also saved between validations when the last one is older than this."""
+
+
+class Fit:
+    """One run's training. Owns the model and the progress; `run` may be called once."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        hyperparameters: dict[str, Any],
+        data: DataSet,
+        splits: Splits,
+        identity: Identity,
+        uploader: Uploader,
+        board: TensorBoard,
+        log_text: LogText,
+        interrupt: Interrupt,
+    ) -> None:
+        """Build model and loaders; everything that can be wrong with them is found here."""
+        self.config = config
+        self.hp = hyperparameters
+        self.data = data
+        self.splits = splits
+        self.identity = identity
+        self.progress = Progress()
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._uploader = uploader
+        self._board = board
+        self._log_text = log_text
+        self._interrupt = interrupt
+        self._cuda = self.device.type == "cuda"
+        self._bf16 = self._cuda and torch.cuda.is_bf16_supported()
+        self._layout = torch.channels_last if self._cuda else torch.contiguous_format
+        self._direction = score_direction(config.objective)
+        self._saved_step = -1
+        self._saved_at = time.monotonic()
+
+        torch.manual_seed(config.seed)
+        self._model = build_model(hyperparameters, len(data.bands)).to(self.device, memory_format=self._layout)  # type: ignore[call-overload]
+        self._optimiser = torch.optim.AdamW(
+            self._model.parameters(), lr=hyperparameters["learning_rate"], fused=self._cuda or None
+        )
+        if hyperparameters["augment"]:
+            from crossfold_trainer.transforms import compose  # noqa: PLC0415 - only where wanted
+
+            self._augment = compose(hyperparameters["augment"])
+        else:
+            self._augment = lambda x, y: (x, y)
+        used = np.union1d(splits.train, splits.val)
+        self._loader = Loader(data, used, self.device, config.trainer.num_workers)
+        self._train_metrics = PixelMetrics(self.device, curves=False)
+        self._shown = figures.choose_rows(splits.val, data.metadata.empty)
+
+    # -- the loop ----------------------------------------------------------------------------------------------
+
+    def run(self) -> tuple[Outcome, str]:
+        """Train to the end. Returns how it ended, and why in words.
+
+        Raises:
+            Interrupted: SIGTERM arrived; the state is uploaded.
+            AcceleratorOutOfMemory: the accelerator's memory does not suffice.
+            ConfigError: the batches do not fit the model.
+        """
+        settings = self.config.trainer
+        torch.autograd.set_detect_anomaly(settings.detect_anomaly)
+        try:
+            while (reason := self._finished()) is None:
+                self._epoch()
+        except Diverged as end:
+            return Outcome.DIVERGED, str(end)
+        except _Stop:
+            log.info("SIGTERM: saving the state at step %d", self.progress.step)
+            self._snapshot(validated=None)
+            self._uploader.flush()
+            raise Interrupted(f"interrupted at step {self.progress.step}, checkpoint saved") from None
+        except torch.OutOfMemoryError as error:
+            raise AcceleratorOutOfMemory(str(error).splitlines()[0]) from error
+        except ValueError as error:
+            if "Expected more than 1 value per channel" not in str(error):
+                raise
+            raise ConfigError(
+                "hyperparameters.batch_size",
+                f"batch normalisation needs more than one value a channel: raise batch_size ({self.hp['batch_size']})"
+                " or use larger patches",
+            ) from error
+        self._snapshot(validated=None)
+        return Outcome.TRAINED, reason
+
+    def _finished(self) -> str | None:
+        """Why training is over; None while it is not."""
+        settings, progress = self.config.trainer, self.progress
+        if progress.epoch >= settings.max_epochs:
+            return f"all {settings.max_epochs} epochs trained"
+        patience = settings.early_stopping_patience
+        if patience is not None and progress.wait >= patience:
+            return f"no better score in {patience} validations, stopped after epoch {progress.epoch} of {settings.max_epochs}"
+        return None
+
+    def _epoch(self) -> None:
+        """Train the rest of the epoch under way, validate where it is due, and close it."""
+        progress, settings = self.progress, self.config.trainer
+        epoch, began = progress.epoch, time.monotonic()
+        self._train_rest_of_epoch()
+        values = {f"train/{name}": value for name, value in self._train_metrics.compute().items()}
+        loss = values["train/loss"]
+        if math.isinf(loss):
+            raise Diverged(f"the train loss of epoch {epoch + 1} is {loss}")
+        row = {"epoch": epoch, "step": progress.step, "learning_rate": self._learning_rate(), **values}
+        due = (epoch + 1) % settings.check_val_every_n_epoch == 0 or epoch + 1 == settings.max_epochs
+        score: Score | None = None
+        improved = plot = False
+        samples: list[figures.Sample] = []
+        if due:
+            measured, samples = self._validate()
+            values |= measured
+            score = run_score(values, self.config.objective)
+            improved = self._take(epoch, score, values)
+            plot = settings.plot_every_n_val_epochs > 0 and progress.validations % settings.plot_every_n_val_epochs == 0
+            row |= measured
+            if score.value is not None:
+                row["score"] = score.value
+        progress.history.append(row)
+        progress.epoch, progress.batch = epoch + 1, 0
+        self._train_metrics = PixelMetrics(self.device, curves=False)
+        self._board.scalars(
+            {name: value for name, value in row.items() if name not in ("epoch", "step")}, progress.step
+        )
+        shown = {m.name: values[m.name] for m in self.config.objective.metrics if m.name in values}
+        seconds = time.monotonic() - began
+        log.info(epoch_line(epoch + 1, settings.max_epochs, loss, shown, score, improved, seconds))  # noqa: G004,RUF100
+        if due:
+            self._snapshot(validated=epoch, improved=improved, figure=self._figures(samples, epoch, improved, plot))
+
+    def _train_rest_of_epoch(self) -> None:
+        progress, settings = self.progress, self.config.trainer
+        batches = epoch_batches(self.splits.train, self.hp["batch_size"], self.config.seed, progress.epoch)
+        batches = batches[: settings.limit_train_batches]
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._learning_rate()
+        self._model.train()
+        for x, y in self._loader.batches(batches[progress.batch :]):
+            # Every draw of a step depends on (seed, step) alone: a resumed run draws the same.
+            torch.manual_seed(_step_seed(self.config.seed, progress.step))
+            loss = self._step(x, y)
+            progress.step += 1
+            progress.batch += 1
+            self._watch(loss)
+
+    def _step(self, x: Tensor, y: Tensor) -> Tensor:
+        x, y = self._augment(x, y)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+            logits = self._model(x.contiguous(memory_format=self._layout))
+        total, pixels = self._loss_sum(logits, y)
+        loss = total / pixels.clamp(min=1)
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimiser.step()
+        with torch.no_grad():
+            self._train_metrics.update(logits.detach().float().sigmoid(), y, total, pixels)
+        return loss.detach()
+
+    def _watch(self, loss: Tensor) -> None:
+        """After a step: is the loss a number, is it time to log or to save, is the end asked for?"""
+        progress, settings = self.progress, self.config.trainer
+        logged = progress.step % settings.log_every_n_steps == 0
+        if logged or not self._cuda:  # reading a loss would stall a GPU at every step
+            value = loss.item()
+            if not math.isfinite(value):
+                raise Diverged(f"the loss is {value} at step {progress.step}, in epoch {progress.epoch + 1}")
+            if logged:
+                self._board.scalars({"train/loss_step": value, "learning_rate": self._learning_rate()}, progress.step)
+        self._check_interrupt()
+        if time.monotonic() - self._saved_at > SNAPSHOT_EVERY_S:
+            self._snapshot(validated=None)
+
+    def _check_interrupt(self) -> None:
+        if self._interrupt.requested:
+            raise _Stop
+
+    def _learning_rate(self) -> float:
+        """ExponentialLR, as a function of the epoch."""
+        return float(self.hp["learning_rate"] * self.hp["gamma"] ** self.progress.epoch)
+
+    def _loss_sum(self, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return focal_sum(logits, y, self.hp["focal_loss_alpha"], self.hp["focal_loss_gamma"])
+
+    # -- validation --------------------------------------------------------------------------------------------
+
+    def _validate(self) -> tuple[dict[str, float], list[figures.Sample]]:
+        """The val/ metrics, and the samples to draw."""
+        metrics = PixelMetrics(self.device, curves=True)
+        batches = ordered_batches(self.splits.val, self.hp["batch_size"])[: self.config.trainer.limit_val_batches]
+        samples: list[figures.Sample] = []
+        self._model.eval()
+        with torch.inference_mode():
+            for rows, (x, y) in zip(batches, self._loader.batches(batches), strict=True):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+                    logits = self._model(x.contiguous(memory_format=self._layout))
+                probability = logits.float().sigmoid()
+                metrics.update(probability, y, *self._loss_sum(logits, y))
+                samples += self._samples(rows, x, y, probability)
+                self._check_interrupt()
+        return {f"val/{name}": value for name, value in metrics.compute().items()}, samples
+
+    def _samples(self, rows: Index, x: Tensor, y: Tensor, probability: Tensor) -> list[figures.Sample]:
+        chosen = [i for i, row in enumerate(rows) if int(row) in self._shown]
+        return [
+            figures.Sample(
+                int(rows[i]), x[i].cpu().numpy(), y[i].cpu().numpy(), np.nan_to_num(probability[i].cpu().numpy())
+            )
+            for i in chosen
+        ]
+
+    def _take(self, epoch: int, score: Score, values: dict[str, float]) -> bool:
+        """Count a validation in; whether it is the best so far."""
+        progress = self.progress
+        progress.validations += 1
+        progress.last_validated, progress.last_metrics = epoch, dict(values)
+        best = progress.best
+        if (
+            score.stable
+            and score.value is not None
+            and (best is None or better(score.value, best.score, self._direction))
+        ):
+            progress.best, progress.wait = Best(epoch, score.value, dict(values)), 0
+            return True
+        progress.wait += 1
+        return False
+
+    def _figures(self, samples: list[figures.Sample], epoch: int, improved: bool, plot: bool) -> list[Item]:  # noqa: FBT001
+        if not samples or not (improved or plot):
+            return []
+        png = figures.sample_panels(sorted(samples, key=lambda s: self._shown.index(s.row)), self.data.bands)
+        items = [Item("figures/samples-best.png", png)] if improved else []
+        return items + ([Item(f"figures/samples-epoch{epoch + 1:04d}.png", png)] if plot else [])
+
+    # -- checkpoints -------------------------------------------------------------------------------------------
+
+    def _snapshot(self, *, validated: int | None, improved: bool = False, figure: list[Item] | None = None) -> None:
+        """Upload state, and what there is to see, beside training. Skipped while another upload is under way,
+        unless it is the best epoch's or the last word.
+        """  # fmt: skip
+        progress = self.progress
+        last_word = self._interrupt.requested or self._finished() is not None
+        if self._saved_step == progress.step and not improved and not figure:
+            return
+        if self._uploader.busy and not improved and not last_word:
+            return
+        items = [Item(LAST, self._pack_state(validated), keep_as=PREVIOUS)]
+        if improved:
+            items.append(self._pack_best())
+        items += [*(figure or []), csv_item(progress.history), self._log_text.item(), *self._board.items()]
+        self._uploader.submit(items)
+        self._saved_step, self._saved_at = progress.step, time.monotonic()
+
+    def _pack_state(self, validated: int | None) -> bytes:
+        return pack(
+            {
+                "model": self._model.state_dict(),
+                "optimiser": self._optimiser.state_dict(),
+                "progress": asdict(self.progress),
+                "train_metrics": dict(self._train_metrics.state()),
+                "validated": validated,
+            },
+            self.identity,
+        )
+
+    def _pack_best(self) -> Item:
+        best = self.progress.best
+        if best is None:
+            raise ValueError("there is no best epoch yet")
+        content = {
+            "model": self._model.state_dict(),
+            "epoch": best.epoch,
+            "score": best.score,
+            "metrics": best.metrics,
+            "hyperparameters": self.hp,
+            "bands": list(self.data.bands),
+            "patch_shape": list(self.data.shape),
+        }
+        return Item(BEST, pack(content, self.identity))
+
+    def restore(self, content: dict[str, Any]) -> None:
+        """Go on from a checkpoint that `resume.find` gave."""
+        self._model.load_state_dict(content["model"])
+        self._optimiser.load_state_dict(content["optimiser"])
+        self.progress = progress_from(content)
+        self._train_metrics.load(content["train_metrics"])
+        best = self.progress.best
+        if best is not None and content["validated"] == best.epoch:
+            # These weights are the best ones; the upload of best.ckpt may have been cut off.
+            self._uploader.submit([self._pack_best()])
+
+
+class _Stop(Exception):  # noqa: N818 - internal: leaves the loops at a step's end
+    """SIGTERM arrived."""
+
+
+def _step_seed(seed: int, step: int) -> int:
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])

@@ -1,0 +1,78 @@
+"""The segmentation model: an architecture and an encoder of segmentation_models_pytorch, one logit a pixel."""
+
+import difflib
+import os
+from collections.abc import Iterable
+from typing import Any, cast
+
+import segmentation_models_pytorch as smp
+from segmentation_models_pytorch.encoders import get_encoder_names
+from torch import Tensor, nn
+from torch.nn import functional
+
+from crossfold_trainer.errors import ConfigError
+
+STRIDE = 32
+"""Encoders halve a patch five times: sides are padded to a multiple of this and the logits cut back."""
+HUB_TIMEOUT_S = "10"
+"""How long a model hub may take to answer for pretrained weights."""
+
+
+class Segmenter(nn.Module):
+    """Images to logits; any patch size. The sigmoid lives in metrics and inference only."""
+
+    def __init__(self, network: nn.Module) -> None:
+        """Wrap a network that wants sides divisible by `STRIDE`."""
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, H, W)."""
+        height, width = x.shape[-2:]
+        below, right = -height % STRIDE, -width % STRIDE
+        if below or right:
+            x = functional.pad(x, (0, right, 0, below))
+        logits = cast("Tensor", self.network(x))  # (B, 1, H', W')
+        return logits[:, 0, :height, :width]
+
+
+def build_model(hyperparameters: dict[str, Any], n_bands: int) -> Segmenter:
+    """The model that the hyperparameters name, for images of n bands.
+
+    Raises:
+        ConfigError: the architecture, the encoder or its weights cannot be had.
+    """
+    arch, encoder = hyperparameters["model_arch"], hyperparameters["model_encoder"]
+    weights = hyperparameters["model_encoder_weights"]
+    _known("model_arch", arch, [cls.__name__ for cls in smp.MODEL_ARCHITECTURES_MAPPING.values()])
+    if not encoder.startswith("tu-"):
+        _known("model_encoder", encoder, get_encoder_names(), "; any timm encoder works as tu-NAME")
+    if weights is not None:
+        os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", HUB_TIMEOUT_S)
+        os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", HUB_TIMEOUT_S)
+    try:
+        network = smp.create_model(
+            arch, encoder_name=encoder, encoder_weights=weights, in_channels=n_bands, classes=1, activation=None
+        )
+    except Exception as error:
+        reason = (
+            f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no reason given'}"
+        )
+        if weights is not None:
+            raise ConfigError(
+                "hyperparameters.model_encoder_weights",
+                f"the weights {weights!r} of {encoder} cannot be had ({reason}): set it to null, or let the container"
+                " reach the model hub",
+            ) from error
+        raise ConfigError(
+            "hyperparameters.model_encoder", f"{arch} cannot be built with {encoder} ({reason}): choose another encoder"
+        ) from error
+    return Segmenter(network)
+
+
+def _known(name: str, value: str, names: Iterable[str], more: str = "") -> None:
+    lower = {known.lower(): known for known in names}
+    if value.lower() in lower:
+        return
+    close = difflib.get_close_matches(value.lower(), lower, n=1, cutoff=0.0)
+    raise ConfigError(f"hyperparameters.{name}", f"{value!r} is unknown; did you mean {lower[close[0]]!r}?{more}")

@@ -1,0 +1,338 @@
+"""Which patches train, validate and test: a pure function of the metadata, seeded, the same for ever.
+
+The fold methods are scikit-learn's splitters (named in `fold_indices`), restated here in NumPy: their import
+costs more than a second of every start, and a membership must not change with a library's version. The tests
+compare both.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfold_trainer.contract.config import DataSpec, FoldMethod, RunConfig, SplitMethod, SplitSpec
+from crossfold_trainer.errors import ConfigError
+
+Index = NDArray[np.int64]
+Fold = tuple[Index, Index]
+"""Train and validation rows, ascending."""
+
+SPLIT_SEED = 42
+"""Of the subsample and the test split, which all runs of a tree share."""
+MAX_REDRAWS = 100
+SHUFFLE_SHARE = 0.1
+REGION_SHARE = 0.2
+"""Share of the groups that GroupShuffleSplit holds out (scikit-learn's default)."""
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """The columns of metadata.parquet that splits depend on, one value a patch."""
+
+    empty: NDArray[np.bool_]
+    """No pixel of the patch is 1."""
+    region: NDArray[np.str_] | None = None
+    sample_id: NDArray[np.str_] | None = None
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Rows of the data set by part, ascending. What is in none of them is not used."""
+
+    train: Index
+    val: Index
+    test: Index
+    warnings: tuple[str, ...] = ()
+
+    def parts(self, n: int) -> NDArray[np.str_]:
+        """The part of each of n rows: train, val, test, both (train and val are the same) or unused."""
+        parts = np.full(n, "unused", dtype="<U6")
+        parts[self.train] = "train"
+        parts[self.val] = np.where(np.isin(self.val, self.train), "both", "val")
+        parts[self.test] = "test"
+        return parts
+
+    def digest(self, n: int) -> str:
+        """SHA-256 of the membership."""
+        return hashlib.sha256("\n".join(self.parts(n)).encode()).hexdigest()
+
+
+def make_splits(metadata: Metadata, config: RunConfig, batch_size: int) -> Splits:
+    """The parts of one run: subsample, then test part, then the run's fold of what is left.
+
+    Raises:
+        ConfigError: the parts cannot be made, or could not be trained or scored on.
+    """
+    rows = _subsample(len(metadata.empty), config.data)
+    train_part, test = _split_test(metadata, rows, config.data.split)
+    positive = ~metadata.empty[train_part]
+    groups = None
+    if config.fold_method in (FoldMethod.REGION, FoldMethod.REGION_STRATIFIED):
+        groups = _column(metadata, "region", f"foldMethod {config.fold_method}")[train_part]
+    warnings = check_folds(positive, groups, config.fold_method, config.folds)
+    folds = fold_indices(positive, groups, config.fold_method, config.folds, config.seed)
+    warnings += _check_positives(folds, positive, config.fold_method)
+    train, val = folds[config.fold]
+    if len(train) < batch_size:
+        raise ConfigError(
+            "hyperparameters.batch_size",
+            f"the train part of fold {config.fold} has {len(train)} patches, fewer than one batch of {batch_size}:"
+            " lower batch_size or use more data",
+        )
+    return Splits(train_part[train], train_part[val], test, tuple(warnings))
+
+
+def check_folds(positive: NDArray[np.bool_], groups: NDArray[np.str_] | None, method: FoldMethod, n: int) -> list[str]:
+    """Refuse folds that cannot be cut.
+
+    Raises:
+        ConfigError: fewer groups or patches than folds.
+    """
+    if groups is not None and (found := len(np.unique(groups))) < n:
+        raise ConfigError(
+            "crossValidation.folds",
+            f"{n} folds by {method} need at least {n} regions; the train part has {found}: lower folds or choose"
+            " another foldMethod",
+        )
+    if len(positive) < n or (method is not FoldMethod.NONE and len(positive) < 2):  # noqa: PLR2004 - one to train, one to hold out
+        raise ConfigError(
+            "crossValidation.folds", f"the train part has {len(positive)} patches, too few for {n} folds: lower folds"
+        )
+    count = int(positive.sum())
+    if count == 0:
+        raise ConfigError("data.uri", f"none of the {len(positive)} patches of the train part has a positive pixel")
+    needed = (
+        n
+        if method in (FoldMethod.STRATIFIED, FoldMethod.REGION_STRATIFIED)
+        else 2
+        if method is FoldMethod.SHUFFLE
+        else 1
+    )
+    if count < needed:
+        raise ConfigError(
+            "crossValidation.folds",
+            f"{n} folds by {method} need at least {needed} patches with positive pixels; the train part has {count}:"
+            " lower folds or choose another foldMethod",
+        )
+    return []
+
+
+def _check_positives(folds: Sequence[Fold], positive: NDArray[np.bool_], method: FoldMethod) -> list[str]:
+    bare = [str(i) for i, (_, val) in enumerate(folds) if not positive[val].any()]
+    untaught = [str(i) for i, (train, _) in enumerate(folds) if not positive[train].any()]
+    if not bare and not untaught:
+        return []
+    part = "validation" if bare else "train"
+    text = f"fold {', '.join(bare or untaught)} has no patch with positive pixels in its {part} part"
+    if method is FoldMethod.K_FOLD and not untaught:
+        return [f"{text}: its runs cannot be scored (foldMethod Stratified or RegionStratified avoids that)"]
+    raise ConfigError("crossValidation.foldMethod", f"{text}: lower folds or choose Stratified or RegionStratified")
+
+
+def _subsample(n: int, data: DataSpec) -> Index:
+    """All rows, or a seeded sample of them, in metadata order (the rows that pandas' sample draws)."""
+    if data.subsample is None or data.subsample >= n:
+        return np.arange(n)
+    return np.sort(np.random.RandomState(SPLIT_SEED).choice(n, data.subsample, replace=False))
+
+
+def _split_test(metadata: Metadata, rows: Index, split: SplitSpec) -> Fold:
+    match split.method:
+        case SplitMethod.NONE:
+            return rows, rows[:0]
+        case SplitMethod.RANDOM:
+            return _random_test(~metadata.empty[rows], rows, split.test_fraction or 0.0)
+        case SplitMethod.REGION:
+            return _listed_test(_column(metadata, "region", "split method Region"), rows, split.values, "region")
+        case SplitMethod.SAMPLE:
+            return _listed_test(_column(metadata, "sample_id", "split method Sample"), rows, split.values, "sample")
+        case _:
+            assert_never(split.method)
+
+
+def _random_test(positive: NDArray[np.bool_], rows: Index, fraction: float) -> Fold:
+    n_test = int(np.ceil(fraction * len(rows)))
+    if not 0 < n_test < len(rows):
+        raise ConfigError(
+            "data.split.testFraction",
+            f"{fraction} of {len(rows)} patches leaves {len(rows) - n_test} to train on: choose another fraction",
+        )
+    for seed in range(SPLIT_SEED, SPLIT_SEED + MAX_REDRAWS):
+        order = np.random.RandomState(seed).permutation(len(rows))
+        test, train = np.sort(order[:n_test]), np.sort(order[n_test:])
+        if positive[test].any():
+            return rows[train], rows[test]
+    raise ConfigError(
+        "data.split.testFraction",
+        f"none of {MAX_REDRAWS} random test parts of {n_test} patches holds one of the {int(positive.sum())} patches with"
+        " positive pixels: raise testFraction or split by Region",
+    )
+
+
+def _listed_test(column: NDArray[np.str_], rows: Index, values: Sequence[str], what: str) -> Fold:
+    known = sorted(set(column[rows].tolist()))
+    unknown = [value for value in values if value not in known]
+    if unknown:
+        raise ConfigError("data.split.values", f"no patch is of {what} {', '.join(unknown)}; there are {_some(known)}")
+    held = np.isin(column[rows], list(values))
+    if held.all():
+        raise ConfigError("data.split.values", f"every {what} is in the test part: leave one to train on")
+    return rows[~held], rows[held]
+
+
+def _some(names: Sequence[str], limit: int = 20) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def _column(metadata: Metadata, name: str, user: str) -> NDArray[np.str_]:
+    column: NDArray[np.str_] | None = getattr(metadata, name)
+    if column is None:
+        raise ConfigError("data.uri", f"metadata.parquet has no column {name}, which {user} needs")
+    return column
+
+
+def fold_indices(
+    positive: NDArray[np.bool_], groups: NDArray[np.str_] | None, method: FoldMethod, n: int, seed: int
+) -> list[Fold]:
+    """Cut rows 0 to len(positive)-1 into n folds.
+
+    Args:
+        positive: what folds are stratified on.
+        groups: what must not be torn apart, for the methods by region.
+        method: the splitter.
+        n: number of folds.
+        seed: of the methods that shuffle.
+    """
+    match method:
+        case FoldMethod.NONE:
+            everything = np.arange(len(positive))
+            return [(everything, everything)]
+        case FoldMethod.K_FOLD:
+            return _by_fold(_k_fold(len(positive), n), n)
+        case FoldMethod.STRATIFIED:
+            return _by_fold(_stratified_k_fold(positive, n, seed), n)
+        case FoldMethod.SHUFFLE:
+            return _stratified_shuffle(positive, n, seed)
+        case FoldMethod.REGION:
+            return _group_shuffle(_required(groups), n, seed)
+        case FoldMethod.REGION_STRATIFIED:
+            return _by_fold(_stratified_group_k_fold(positive, _required(groups), n, seed), n)
+        case _:
+            assert_never(method)
+
+
+def _required(groups: NDArray[np.str_] | None) -> NDArray[np.str_]:
+    if groups is None:
+        raise ValueError("this fold method needs groups")
+    return groups
+
+
+def _by_fold(fold_of: Index, n: int) -> list[Fold]:
+    return [(np.flatnonzero(fold_of != i), np.flatnonzero(fold_of == i)) for i in range(n)]
+
+
+def _k_fold(n_rows: int, n: int) -> Index:
+    """KFold(n): contiguous, the first folds one larger."""
+    sizes = [n_rows // n + (i < n_rows % n) for i in range(n)]
+    return np.repeat(np.arange(n), sizes)
+
+
+def _stratified_k_fold(positive: NDArray[np.bool_], n: int, seed: int) -> Index:
+    """StratifiedKFold(n, shuffle=True, random_state=seed)."""
+    rng = np.random.RandomState(seed)
+    _, first, inverse = np.unique(positive, return_index=True, return_inverse=True)
+    label = np.argsort(np.argsort(first))[inverse]  # classes numbered by first appearance
+    ordered = np.sort(label)
+    fold_of = np.empty(len(positive), dtype=np.int64)
+    for k in range(len(first)):
+        share = [int((ordered[i::n] == k).sum()) for i in range(n)]
+        folds = np.arange(n).repeat(share)
+        rng.shuffle(folds)
+        fold_of[label == k] = folds
+    return fold_of
+
+
+def _stratified_group_k_fold(positive: NDArray[np.bool_], groups: NDArray[np.str_], n: int, seed: int) -> Index:
+    """StratifiedGroupKFold(n, shuffle=True, random_state=seed): groups go, most uneven first, where they fit best."""
+    _, label, class_counts = np.unique(positive, return_inverse=True, return_counts=True)
+    names, group_of = np.unique(groups, return_inverse=True)
+    per_group = np.zeros((len(names), len(class_counts)))  # (groups, classes)
+    np.add.at(per_group, (group_of, label), 1)
+    order = np.arange(len(names))
+    np.random.RandomState(seed).shuffle(order)
+    per_group = per_group[order]
+    per_fold = np.zeros((n, len(class_counts)))  # (folds, classes)
+    fold_of_group = np.empty(len(names), dtype=np.int64)
+    for i in np.argsort(-np.std(per_group, axis=1), kind="stable"):
+        fold = _best_fold(per_fold, class_counts, per_group[i])
+        per_fold[fold] += per_group[i]
+        fold_of_group[order[i]] = fold
+    return fold_of_group[group_of]
+
+
+def _best_fold(per_fold: NDArray[np.float64], class_counts: Index, group: NDArray[np.float64]) -> int:
+    """The fold that leaves the classes most evenly spread; the smaller one where two are as good."""
+    best, least, fewest = 0, np.inf, np.inf
+    for i in range(len(per_fold)):
+        per_fold[i] += group
+        spread = float(np.mean(np.std(per_fold / class_counts, axis=0)))
+        per_fold[i] -= group
+        size = float(per_fold[i].sum())
+        if spread < least or (np.isclose(spread, least) and size < fewest):
+            best, least, fewest = i, spread, size
+    return best
+
+
+def _group_shuffle(groups: NDArray[np.str_], n: int, seed: int) -> list[Fold]:
+    """GroupShuffleSplit(n, random_state=seed): a fifth of the groups each time, drawn anew."""
+    rng = np.random.RandomState(seed)
+    names, group_of = np.unique(groups, return_inverse=True)
+    n_held = int(np.ceil(REGION_SHARE * len(names)))
+    folds = []
+    for _ in range(n):
+        held = np.isin(group_of, rng.permutation(len(names))[:n_held])
+        folds.append((np.flatnonzero(~held), np.flatnonzero(held)))
+    return folds
+
+
+def _stratified_shuffle(positive: NDArray[np.bool_], n: int, seed: int) -> list[Fold]:
+    """StratifiedShuffleSplit(n, test_size=0.1, random_state=seed): a tenth each time, drawn anew."""
+    rng = np.random.RandomState(seed)
+    _, label, counts = np.unique(positive, return_inverse=True, return_counts=True)
+    members = [np.flatnonzero(label == k) for k in range(len(counts))]
+    n_val = int(np.ceil(SHUFFLE_SHARE * len(positive)))
+    folds = []
+    for _ in range(n):
+        n_train = _share(counts, len(positive) - n_val, rng)
+        n_held = _share(counts - n_train, n_val, rng)
+        train, val = [], []
+        for k, rows in enumerate(members):
+            drawn = rows[rng.permutation(counts[k])]
+            train.append(drawn[: n_train[k]])
+            val.append(drawn[n_train[k] : n_train[k] + n_held[k]])
+        # scikit-learn permutes both parts, which moves the generator on.
+        folds.append(_sorted_pair(rng.permutation(np.concatenate(train)), rng.permutation(np.concatenate(val))))
+    return folds
+
+
+def _sorted_pair(train: Index, val: Index) -> Fold:
+    return np.sort(train), np.sort(val)
+
+
+def _share(counts: Index, n_draws: int, rng: np.random.RandomState) -> Index:
+    """How many of n_draws each class gets: in proportion, remainders by size, ties by chance."""
+    exact = counts / counts.sum() * n_draws
+    drawn = np.floor(exact)
+    left = int(n_draws - drawn.sum())
+    remainder = exact - drawn
+    for value in np.sort(np.unique(remainder))[::-1]:
+        if left <= 0:
+            break
+        (tied,) = np.where(remainder == value)
+        take = min(len(tied), left)
+        drawn[rng.choice(tied, size=take, replace=False)] += 1
+        left -= take
+    return drawn.astype(np.int64)
