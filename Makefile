@@ -1,0 +1,73 @@
+# Every command of the project. `make help` lists them; each sets up all that it needs.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/crossfold
+UV_VERSION := 0.13.8
+# uv from the PATH, or installed from the package index into the cache.
+UV := $(or $(shell command -v uv 2>/dev/null),$(CACHE)/uv-$(UV_VERSION)/bin/uv)
+export UV_PYTHON_DOWNLOADS := never
+PY := .venv/bin/python
+DEV := python3 -m devcluster
+EXTRAS := operator trainer cli
+PYTEST_ARGS ?=
+
+.PHONY: help env demo test unit verify gen lock cluster-up cluster-down images watch clean
+
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | column -t -s $$'\t'
+
+env: .venv/.synced  ## the Python environment, from the hashed locks
+
+$(CACHE)/uv-$(UV_VERSION)/bin/uv:
+	@echo "installing uv $(UV_VERSION) from the package index"
+	@python3 -m venv "$(CACHE)/uv-$(UV_VERSION)" || { echo "python3-venv is missing: apt-get install python3-venv"; exit 1; }
+	@"$(CACHE)/uv-$(UV_VERSION)/bin/pip" install -q "uv==$(UV_VERSION)"
+
+.venv/.synced: locks/dev.txt pyproject.toml | $(UV)
+	@echo "Python environment from locks/dev.txt (torch with CUDA: 2 GB to download when it is not cached)"
+	@[ -x $(PY) ] || $(UV) venv -q .venv --python '>=3.11'
+	@$(UV) pip sync -q --require-hashes locks/dev.txt
+	@$(UV) pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: env  ## the main job, on a real cluster of one machine: a search over real imagery
+	@$(DEV) up
+	@$(DEV) images > .state/images.json
+	@$(PY) examples/quickstart/demo.py
+
+test: env cluster-up images  ## every test, from unit to end-to-end
+	@eval "$$($(DEV) env)" && $(PY) -m pytest --durations=15 $(PYTEST_ARGS)
+
+unit: env  ## the tests that need no cluster
+	@$(PY) -m pytest -m "not cluster and not images" $(PYTEST_ARGS)
+
+verify: env cluster-up  ## lint, types, layers, generated files, locks, chart and manifests
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@.venv/bin/lint-imports
+	@$(PY) -m crossfold_operator.crdgen --check
+	@.ci/locks-current $(UV) $(EXTRAS)
+	@eval "$$($(DEV) env)" && .ci/manifests-valid
+
+gen: env  ## make the generated files anew: CRDs
+	@$(PY) -m crossfold_operator.crdgen
+
+lock: $(UV)  ## make the locks anew, with hashes and without the names of hosts
+	@.ci/compile-lock $(UV) dev locks/dev.txt
+	@for extra in $(EXTRAS); do .ci/compile-lock $(UV) $$extra locks/$$extra.txt -c locks/dev.txt; done
+
+cluster-up:  ## a real Kubernetes and two S3 servers on this machine
+	@$(DEV) up
+
+cluster-down:  ## take them away, with all that they left
+	@$(DEV) down
+
+images: cluster-up  ## build the two images and load them into the cluster
+	@$(DEV) images > .state/images.json
+
+clean: cluster-down  ## cluster-down, and the Python environment
+	@rm -rf .venv
