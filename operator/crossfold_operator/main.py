@@ -163,11 +163,16 @@ async def work(server: ApiServer, settings: Settings, health: Health, stopping: 
     await first_of(queue.run(), cluster.run(), watch_own_kinds(server, settings.namespace, cluster), stop_gracefully())
 
 
+def lease_name(settings: Settings) -> str:
+    """Operators of different namespaces do not wait for each other, though they may run in the same one."""
+    return f"{LEASE}-{settings.namespace}" if settings.namespace else LEASE
+
+
 async def lead(server: ApiServer, settings: Settings, health: Health, stopping: asyncio.Event) -> None:
     """Stand by until the Lease is ours, work until it is lost; for ever."""
     identity = f"{settings.pod_name}_{uuid.uuid4().hex[:8]}"
     while True:
-        leader = Leader(server, namespace=settings.pod_namespace, name=LEASE, identity=identity)
+        leader = Leader(server, namespace=settings.pod_namespace, name=lease_name(settings), identity=identity)
         health.becomes("standing by", ready=True)
         await leader.acquire()
         metrics.LEADER.set(1)
@@ -203,7 +208,8 @@ async def operate(settings: Settings) -> None:
         await asyncio.Event().wait()
 
     try:
-        logger.info("started", extra={"namespace": settings.namespace or "(all)"})
+        metrics.BUILD.labels(version := metrics.version_of_this()).set(1)
+        logger.info("started", extra={"version": version, "namespace": settings.namespace or "(all)"})
         await first_of(term(), until_stopped())
         logger.info("stopped")
     finally:

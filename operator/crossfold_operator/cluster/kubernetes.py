@@ -145,9 +145,7 @@ class KubernetesCluster:
             self._forget(key, uid)
 
     async def event(self, regarding: Obj, *, warning: bool, reason: str, message: str) -> None:
-        """Record an Event about an object, and log it. Best effort: never raises."""
-        level = logging.WARNING if warning else logging.INFO
-        logger.log(level, message, extra={"object": str(key_of(regarding)), "reason": str(reason)})
+        """Record an Event about an object. Best effort: never raises."""
         await self._events.record(regarding, warning=warning, reason=reason, message=message)
 
     # Keeping the cache --------------------------------------------------------------------------------------------
