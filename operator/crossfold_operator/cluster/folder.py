@@ -64,7 +64,9 @@ class Folder:
                 self._version = max(self._version, version_of(obj))
                 self._cache.put(obj)
             except (OSError, ValueError, KeyError, TypeError) as error:
-                raise FolderError(f"{path} holds no object ({error}): remove the file, or start in a new folder") from error
+                raise FolderError(
+                    f"{path} holds no object ({error}): remove the file, or start in a new folder"
+                ) from error
         for kind in Kind:
             for key in self._cache.keys(kind):
                 if (obj_now := self._cache.get(key)) is not None:

@@ -71,7 +71,7 @@ def with_state(pod: Obj, phase: str, state: Mapping[str, Any]) -> Obj:
     return {**pod, "status": {**pod.get("status", {}), "phase": phase, "containerStatuses": [status]}}
 
 
-def with_condition(obj: Obj, kind: str, status: str, reason: str, message: str, now: str) -> Obj:
+def with_condition(obj: Obj, kind: str, now: str, *, status: str = "True", reason: str, message: str) -> Obj:
     """The object with one condition set."""
     others = [c for c in obj.get("status", {}).get("conditions", ()) if c["type"] != kind]
     condition = {
@@ -121,7 +121,7 @@ def ended(job: Obj, pod: Obj, now: str, *, deadline: bool = False) -> Obj:
         reason, message = _failure(job, pod, terminated, deadline=deadline)
     out = {**job, "status": status}
     for kind in conditions:
-        out = with_condition(out, kind, "True", reason, message, now)
+        out = with_condition(out, kind, now, reason=reason, message=message)
     return out
 
 
@@ -140,7 +140,10 @@ def _failure(job: Obj, pod: Obj, terminated: Mapping[str, Any] | None, *, deadli
             if inside == (codes["operator"] == "In"):
                 container = container_of(pod)["name"]
                 code = terminated["exitCode"]
-                return "PodFailurePolicy", f"Container {container} for pod {name} failed with exit code {code} {matching}"
+                return (
+                    "PodFailurePolicy",
+                    f"Container {container} for pod {name} failed with exit code {code} {matching}",
+                )
         for condition in rule.get("onPodConditions", ()):
             if condition["type"] in true_conditions:
                 return "PodFailurePolicy", f"Pod {name} has condition {condition['type']} {matching}"

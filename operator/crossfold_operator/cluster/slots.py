@@ -29,7 +29,7 @@ def gpus(environment: Mapping[str, str]) -> list[str]:
     if program is None:
         return []
     try:
-        listed = subprocess.run(  # noqa: S603 -- the driver's own tool
+        listed = subprocess.run(
             [program, "-L"], capture_output=True, text=True, timeout=_ASK_SECONDS, check=True
         ).stdout
     except (OSError, subprocess.SubprocessError):
