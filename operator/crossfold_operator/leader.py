@@ -6,7 +6,6 @@ Lease over before having seen it unchanged for 15 s, each by its own monotonic c
 
 import asyncio
 import logging
-import time
 from datetime import UTC, datetime
 
 from crossfold_operator.cluster.base import Obj, Unavailable
@@ -53,12 +52,12 @@ class Leader:
         Raises:
             LeaseLost: it was not renewed for 10 s, or another process has it.
         """
-        renewed = time.monotonic()
+        renewed = _now()
         while True:
             try:
-                async with asyncio.timeout(renewed + RENEW_WITHIN_SECONDS - time.monotonic()):
+                async with asyncio.timeout(renewed + RENEW_WITHIN_SECONDS - _now()):
                     await asyncio.sleep(RETRY_SECONDS)
-                    began = time.monotonic()
+                    began = _now()
                     if await self._try():
                         renewed = began
                         continue
@@ -131,7 +130,12 @@ class Leader:
 
     def _expired(self, lease: Obj) -> bool:
         """Whether another's Lease was seen unchanged for as long as it is valid."""
-        version, now = lease["metadata"]["resourceVersion"], time.monotonic()
+        version, now = lease["metadata"]["resourceVersion"], _now()
         if version != self._unchanged[0]:
             self._unchanged = (version, now)
         return now - self._unchanged[1] >= max(LEASE_SECONDS, lease["spec"].get("leaseDurationSeconds") or 0)
+
+
+def _now() -> float:
+    # The loop's clock is the monotonic one.
+    return asyncio.get_running_loop().time()

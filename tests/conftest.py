@@ -1,0 +1,121 @@
+"""What tests of all layers share: the cluster, a namespace of one's own, kubectl and helm."""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CHART = ROOT / "charts" / "crossfold"
+
+
+class Kubectl(Protocol):
+    """Runs kubectl and returns what it printed; raises CalledProcessError unless ``check`` is false."""
+
+    def __call__(self, *args: str, stdin: str | dict[str, Any] | None = None, check: bool = True) -> str: ...
+
+
+def _devcluster_environment() -> dict[str, str]:
+    """The variables that `python3 -m devcluster env` exports."""
+    printed = subprocess.run(
+        [sys.executable, "-m", "devcluster", "env"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
+    # PATH is written for a shell to expand.
+    shown = subprocess.run(["bash", "-c", f"{printed}\nenv -0"], check=True, capture_output=True, text=True).stdout
+    names = {shlex.split(line)[1].partition("=")[0] for line in printed.splitlines() if line.startswith("export ")}
+    found = dict(entry.partition("=")[::2] for entry in shown.split("\0") if entry)
+    return {name: found[name] for name in names}
+
+
+@pytest.fixture(scope="session")
+def cluster_environment() -> Iterator[dict[str, str]]:
+    """Environment in which kubectl and helm reach the cluster; also set in this process."""
+    if "KUBECONFIG" in os.environ:
+        given = {}
+    elif (ROOT / ".state" / "READY").exists():
+        given = _devcluster_environment()
+    else:
+        pytest.skip("no cluster: `make cluster-up`, or set KUBECONFIG")
+    before = dict(os.environ)
+    os.environ.update(given)
+    try:
+        probe = subprocess.run(["kubectl", "get", "--raw", "/readyz"], capture_output=True, text=True, check=False)
+        if probe.returncode:
+            pytest.skip(f"the cluster does not answer: {probe.stderr.strip()[:300]}")
+        yield dict(os.environ)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@pytest.fixture(scope="session")
+def kubeconfig(cluster_environment: dict[str, str]) -> Path:
+    """The kubeconfig of the cluster; tests that ask for it are skipped where there is none."""
+    return Path(cluster_environment["KUBECONFIG"])
+
+
+@pytest.fixture(scope="session")
+def kubectl(cluster_environment: dict[str, str]) -> Kubectl:
+    """Runs kubectl against the cluster."""
+
+    def run(*args: str, stdin: str | dict[str, Any] | None = None, check: bool = True) -> str:
+        done = subprocess.run(
+            ["kubectl", *args],
+            input=json.dumps(stdin) if isinstance(stdin, dict) else stdin,
+            env=cluster_environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if check and done.returncode:
+            # pytest shows the message of an error, not its attributes.
+            raise AssertionError(f"kubectl {' '.join(args)}: {done.stderr.strip() or done.stdout.strip()}")
+        return done.stdout if not done.returncode else done.stdout + done.stderr
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def helm() -> Path:
+    """Path of helm; the dev cluster brings one."""
+    found = shutil.which("helm", path=f"{ROOT / '.state' / 'bin'}:{os.environ.get('PATH', '')}")
+    if found is None:
+        pytest.skip("no helm: `make cluster-up` brings one")
+    return Path(found)
+
+
+@pytest.fixture(scope="session")
+def crds(kubectl: Kubectl) -> None:
+    """The CRDs of this working tree are served. Whoever installed them before keeps owning the rest."""
+    kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
+    kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(ROOT / "crds"))
+
+
+@pytest.fixture(scope="session")
+def make_namespace(kubectl: Kubectl) -> Callable[[], str]:
+    """Makes a namespace with a name of its own."""
+
+    def make(prefix: str = "test") -> str:
+        name = f"{prefix}-{uuid.uuid4().hex[:8]}"
+        kubectl("create", "namespace", name)
+        # Pods wait for it otherwise.
+        kubectl("wait", "--for=create", "--timeout=30s", "-n", name, "serviceaccount/default")
+        return name
+
+    return make
+
+
+@pytest.fixture
+def namespace(make_namespace: Callable[[], str], kubectl: Kubectl) -> Iterator[str]:
+    """A fresh namespace, deleted (in the background) after the test."""
+    name = make_namespace()
+    yield name
+    kubectl("delete", "namespace", name, "--wait=false", check=False)
