@@ -141,7 +141,8 @@ def decorate(model: type[Model], node: Schema, *, immutable: bool, path: str) ->
             default = field.get_default(call_default_factory=True)
             if default is not None:
                 dumped = model.model_construct(**{name: default}).model_dump(mode="json", include={name})[alias]
-                if path != "status":
+                # A default in status would be added to what the operator wrote, and be taken out again for ever.
+                if path.partition(".")[0] != "status":
                     prop["default"] = _without_none(dumped)
         if immutable and not mutable and _visible_to_cel(prop):
             rules.append(_frozen(alias, path))
