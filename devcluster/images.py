@@ -57,7 +57,7 @@ def images(state: State) -> dict[str, dict[str, str]]:
     Returns:
         By name: the tagged reference, the digest, and the reference by digest.
     """
-    requirements.check_images(cached=(builder.home() / "storage").exists())
+    requirements.check_images(cached=(builder.home() / "built").exists())
     loaded = {}
     with exclusive(cache() / "locks" / "images"):
         for image in IMAGES:
