@@ -100,6 +100,7 @@ async def watch_own_kinds(server: ApiServer, namespace: str, cluster: Kubernetes
     while True:
         stop, ended = threading.Event(), asyncio.Event()
         threading.Thread(target=work, args=(stop, ended), name=KOPF_THREAD, daemon=True).start()
+        cluster.watch_started()
         try:
             await ended.wait()
         finally:

@@ -91,8 +91,8 @@ def test_children_are_sorted_and_follow_the_controller_only():
 )
 def test_the_index_of_children_says_what_the_objects_say(steps):
     cache = Cache()
-    for action, name, uid, version, owner in steps:
-        uid = name + uid
+    for action, name, suffix, version, owner in steps:
+        uid = name + suffix
         if action == "put":
             cache.put(run(name, uid=uid, version=version, owner=owner))
         else:

@@ -30,8 +30,9 @@ MASS_KINDS = (Kind.JOB, Kind.POD)
 _MANAGED = f"{names.LABEL_MANAGED_BY}=crossfold"
 _WRITE = {"fieldManager": names.FIELD_MANAGER, "fieldValidation": "Strict"}
 _REFUSALS = frozenset({400, 403, 405, 406, 413, 415, 422})
-# What came in while the watch of an own kind was down is compared this long after it is back.
-_SETTLE_SECONDS = 5.0
+# After a watch of an own kind has listed, when to list too: see watch_started.
+_SETTLE_SECONDS = 2.0
+_UNHEARD_SECONDS = (2.0, 10.0, 30.0, 60.0)
 
 
 class KubernetesCluster:
@@ -47,7 +48,9 @@ class KubernetesCluster:
         self._cache = Cache()
         self._on_change = on_change
         self._resync_seconds = resync_seconds
-        self._relist = asyncio.Event()
+        self._relist: asyncio.Queue[Kind] = asyncio.Queue()
+        self._relisting: set[Kind] = set()
+        self._unheard: set[Kind] = set()
         self._events = EventRecorder(server)
         self._lists = {
             kind: ListWatch(server, kind, namespace, _MANAGED if kind in MASS_KINDS else "", self)
@@ -164,17 +167,29 @@ class KubernetesCluster:
         async with asyncio.TaskGroup() as group:
             for kind in MASS_KINDS:
                 group.create_task(self._lists[kind].run(), name=f"watch {kind}")
+            group.create_task(self._relist_for_ever(), name="relist")
             group.create_task(self._resync_for_ever(), name="resync")
 
+    def watch_started(self) -> None:
+        """Be told that the watches of the own kinds start (again).
+
+        Such a watch begins with a list of its own, and says nothing of what was deleted before that. A list of ours
+        that is younger closes the gap: it is due once the watch's list begins to come in. An empty list never does,
+        so that until a kind is heard of it is listed a few times, which costs little as it has few objects.
+        """
+        self._unheard = set(names.OWN_KINDS)
+        for seconds in _UNHEARD_SECONDS:
+            asyncio.get_running_loop().call_later(seconds, self._list_unheard)
+
     def observe(self, event_type: str | None, obj: Obj) -> None:
-        """Take in one event: ADDED, MODIFIED, DELETED, or None for an object of a list."""
+        """Take in one event: ADDED, MODIFIED, DELETED, or None for an object of a watch's list."""
         key = key_of(obj)
         if event_type == "DELETED":
             self._forget(key, obj["metadata"]["uid"], last=paths.slim(key.kind, obj))
             return
         if event_type is None:
-            # A watch started over: what was deleted meanwhile shows in a comparison only.
-            self._relist.set()
+            self._unheard.discard(key.kind)
+            self._list_soon(key.kind, _SETTLE_SECONDS)
         self._keep(key.kind, obj)
 
     def listed(self, kind: Kind, page: list[Obj]) -> None:
@@ -191,21 +206,31 @@ class KubernetesCluster:
             if obj is not None and version_of(obj) <= version:
                 self._forget(key, obj["metadata"]["uid"])
 
+    def _list_unheard(self) -> None:
+        for kind in self._unheard:
+            self._list_soon(kind, 0.0)
+
+    def _list_soon(self, kind: Kind, seconds: float) -> None:
+        if kind not in self._relisting:
+            self._relisting.add(kind)
+            asyncio.get_running_loop().call_later(seconds, self._relist.put_nowait, kind)
+
     async def _resync_for_ever(self) -> None:
         while True:
+            await asyncio.sleep(self._resync_seconds)
+            for kind in self._lists:
+                self._list_soon(kind, 0.0)
+
+    async def _relist_for_ever(self) -> None:
+        while True:
+            kind = await self._relist.get()
+            self._relisting.discard(kind)
             try:
-                await asyncio.wait_for(self._relist.wait(), self._resync_seconds)
-                await asyncio.sleep(_SETTLE_SECONDS)
-            except TimeoutError:
-                pass
-            self._relist.clear()
-            for kind, lists in self._lists.items():
-                try:
-                    await lists.list()
-                except Unavailable as error:
-                    logger.warning("resync interrupted: %s", error, extra={"kind": kind})
-                except Exception:
-                    logger.exception("resync failed", extra={"kind": kind})
+                await self._lists[kind].list()
+            except Unavailable as error:
+                logger.warning("comparison interrupted: %s", error, extra={"kind": kind})
+            except Exception:
+                logger.exception("comparison failed", extra={"kind": kind})
 
     async def _read(self, key: Key) -> Obj | None:
         """Read one object past the cache."""
