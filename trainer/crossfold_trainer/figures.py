@@ -43,8 +43,9 @@ def choose_rows(rows: Index, empty: NDArray[np.bool_]) -> list[int]:
     """Up to 20 positive and 10 negative rows, evenly spaced over the validation part."""
     chosen: list[int] = []
     for part, limit in ((rows[~empty[rows]], MAX_POSITIVE), (rows[empty[rows]], MAX_NEGATIVE)):
-        at = np.unique(np.linspace(0, len(part) - 1, min(limit, len(part))).round().astype(int)) if len(part) else []
-        chosen += [int(part[i]) for i in at]
+        if len(part):
+            at = np.unique(np.linspace(0, len(part) - 1, min(limit, len(part))).round().astype(int))
+            chosen += [int(part[i]) for i in at]
     return chosen
 
 
@@ -85,7 +86,8 @@ def _image(image: NDArray[np.float32], bands: Sequence[str]) -> Rgb:
     wanted = [names.index(c) if c in names else min(i, len(names) - 1) for i, c in enumerate(("red", "green", "blue"))]
     low, high = np.percentile(image[wanted], (2, 98))
     stretched = (np.moveaxis(image[wanted], 0, -1) - low) / max(float(high - low), 1e-6)
-    return (np.clip(stretched, 0, 1) * 255).astype(np.uint8)
+    panel: Rgb = (np.clip(stretched, 0, 1) * 255).astype(np.uint8)
+    return panel
 
 
 def _paint(label: NDArray[np.uint8]) -> Rgb:

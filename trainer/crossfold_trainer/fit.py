@@ -15,18 +15,17 @@ from torch import Tensor
 
 from crossfold_trainer import figures
 from crossfold_trainer.artifacts import BEST, LAST, PREVIOUS, Item, Uploader
-from crossfold_trainer.contract.config import RunConfig
 from crossfold_trainer.contract.result import Outcome
 from crossfold_trainer.contract.scoring import Score, better, run_score, score_direction
-from crossfold_trainer.data import DataSet
 from crossfold_trainer.errors import AcceleratorOutOfMemory, ConfigError, Diverged, Interrupted
 from crossfold_trainer.interrupt import Interrupt
 from crossfold_trainer.loader import Loader, epoch_batches, ordered_batches
 from crossfold_trainer.losses import focal_sum
 from crossfold_trainer.metrics import PixelMetrics
 from crossfold_trainer.model import build_model
-from crossfold_trainer.resume import Best, Identity, Progress, pack, progress_from
-from crossfold_trainer.splits import Index, Splits
+from crossfold_trainer.resume import Best, Progress, pack, progress_from
+from crossfold_trainer.splits import Index
+from crossfold_trainer.task import Task
 from crossfold_trainer.tracking import LogText, TensorBoard, csv_item, epoch_line
 
 log = logging.getLogger(__name__)
@@ -40,22 +39,18 @@ class Fit:
 
     def __init__(
         self,
-        config: RunConfig,
-        hyperparameters: dict[str, Any],
-        data: DataSet,
-        splits: Splits,
-        identity: Identity,
+        task: Task,
         uploader: Uploader,
         board: TensorBoard,
         log_text: LogText,
         interrupt: Interrupt,
     ) -> None:
         """Build model and loaders; everything that can be wrong with them is found here."""
-        self.config = config
-        self.hp = hyperparameters
-        self.data = data
-        self.splits = splits
-        self.identity = identity
+        self.config = config = task.config
+        self.hp = hyperparameters = task.hyperparameters
+        self.data = data = task.data
+        self.splits = splits = task.splits
+        self.identity = task.identity
         self.progress = Progress()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._uploader = uploader
@@ -127,7 +122,7 @@ class Fit:
             return f"all {settings.max_epochs} epochs trained"
         patience = settings.early_stopping_patience
         if patience is not None and progress.wait >= patience:
-            return f"no better score in {patience} validations, stopped after epoch {progress.epoch} of {settings.max_epochs}"
+            return f"no better score in {patience} validations, stopped after epoch {progress.epoch}"
         return None
 
     def _epoch(self) -> None:
@@ -161,7 +156,10 @@ class Fit:
         )
         shown = {m.name: values[m.name] for m in self.config.objective.metrics if m.name in values}
         seconds = time.monotonic() - began
-        log.info(epoch_line(epoch + 1, settings.max_epochs, loss, shown, score, improved, seconds))  # noqa: G004,RUF100
+        line = epoch_line(
+            epoch + 1, settings.max_epochs, loss=loss, metrics=shown, score=score, best=improved, seconds=seconds
+        )
+        log.info("%s", line)
         if due:
             self._snapshot(validated=epoch, improved=improved, figure=self._figures(samples, epoch, improved, plot))
 
@@ -261,7 +259,7 @@ class Fit:
         progress.wait += 1
         return False
 
-    def _figures(self, samples: list[figures.Sample], epoch: int, improved: bool, plot: bool) -> list[Item]:  # noqa: FBT001
+    def _figures(self, samples: list[figures.Sample], epoch: int, improved: bool, plot: bool) -> list[Item]:
         if not samples or not (improved or plot):
             return []
         png = figures.sample_panels(sorted(samples, key=lambda s: self._shown.index(s.row)), self.data.bands)
@@ -271,9 +269,10 @@ class Fit:
     # -- checkpoints -------------------------------------------------------------------------------------------
 
     def _snapshot(self, *, validated: int | None, improved: bool = False, figure: list[Item] | None = None) -> None:
-        """Upload state, and what there is to see, beside training. Skipped while another upload is under way,
-        unless it is the best epoch's or the last word.
-        """  # fmt: skip
+        """Upload state, and what there is to see, beside training.
+
+        Skipped while another upload is under way, unless it is the best epoch's or the last word.
+        """
         progress = self.progress
         last_word = self._interrupt.requested or self._finished() is not None
         if self._saved_step == progress.step and not improved and not figure:
@@ -326,7 +325,7 @@ class Fit:
             self._uploader.submit([self._pack_best()])
 
 
-class _Stop(Exception):  # noqa: N818 - internal: leaves the loops at a step's end
+class _Stop(Exception):
     """SIGTERM arrived."""
 
 

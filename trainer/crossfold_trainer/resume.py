@@ -14,6 +14,7 @@ import torch
 
 from crossfold_trainer.artifacts import BEST, LAST, PREVIOUS
 from crossfold_trainer.store import Store
+from crossfold_trainer.task import Identity
 
 log = logging.getLogger(__name__)
 
@@ -49,15 +50,6 @@ class Progress:
     last_validated: int | None = None
     history: list[dict[str, float]] = field(default_factory=list)
     """One row an epoch: what metrics.csv says."""
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What a checkpoint must share with a run to be resumed by it."""
-
-    digest: str
-    data_digest: str
-    splits_digest: str
 
 
 def pack(content: dict[str, Any], identity: Identity) -> bytes:

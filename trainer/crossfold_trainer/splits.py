@@ -72,9 +72,9 @@ def make_splits(metadata: Metadata, config: RunConfig, batch_size: int) -> Split
     groups = None
     if config.fold_method in (FoldMethod.REGION, FoldMethod.REGION_STRATIFIED):
         groups = _column(metadata, "region", f"foldMethod {config.fold_method}")[train_part]
-    warnings = check_folds(positive, groups, config.fold_method, config.folds)
+    check_folds(positive, groups, config.fold_method, config.folds)
     folds = fold_indices(positive, groups, config.fold_method, config.folds, config.seed)
-    warnings += _check_positives(folds, positive, config.fold_method)
+    warnings = _check_positives(folds, positive, config.fold_method)
     train, val = folds[config.fold]
     if len(train) < batch_size:
         raise ConfigError(
@@ -85,7 +85,7 @@ def make_splits(metadata: Metadata, config: RunConfig, batch_size: int) -> Split
     return Splits(train_part[train], train_part[val], test, tuple(warnings))
 
 
-def check_folds(positive: NDArray[np.bool_], groups: NDArray[np.str_] | None, method: FoldMethod, n: int) -> list[str]:
+def check_folds(positive: NDArray[np.bool_], groups: NDArray[np.str_] | None, method: FoldMethod, n: int) -> None:
     """Refuse folds that cannot be cut.
 
     Raises:
@@ -97,27 +97,20 @@ def check_folds(positive: NDArray[np.bool_], groups: NDArray[np.str_] | None, me
             f"{n} folds by {method} need at least {n} regions; the train part has {found}: lower folds or choose"
             " another foldMethod",
         )
-    if len(positive) < n or (method is not FoldMethod.NONE and len(positive) < 2):  # noqa: PLR2004 - one to train, one to hold out
+    if len(positive) < n or (method is not FoldMethod.NONE and len(positive) < 2):  # one to train on, one to hold out
         raise ConfigError(
             "crossValidation.folds", f"the train part has {len(positive)} patches, too few for {n} folds: lower folds"
         )
     count = int(positive.sum())
     if count == 0:
         raise ConfigError("data.uri", f"none of the {len(positive)} patches of the train part has a positive pixel")
-    needed = (
-        n
-        if method in (FoldMethod.STRATIFIED, FoldMethod.REGION_STRATIFIED)
-        else 2
-        if method is FoldMethod.SHUFFLE
-        else 1
-    )
+    needed = {FoldMethod.STRATIFIED: n, FoldMethod.REGION_STRATIFIED: n, FoldMethod.SHUFFLE: 2}.get(method, 1)
     if count < needed:
         raise ConfigError(
             "crossValidation.folds",
             f"{n} folds by {method} need at least {needed} patches with positive pixels; the train part has {count}:"
             " lower folds or choose another foldMethod",
         )
-    return []
 
 
 def _check_positives(folds: Sequence[Fold], positive: NDArray[np.bool_], method: FoldMethod) -> list[str]:
@@ -167,8 +160,8 @@ def _random_test(positive: NDArray[np.bool_], rows: Index, fraction: float) -> F
             return rows[train], rows[test]
     raise ConfigError(
         "data.split.testFraction",
-        f"none of {MAX_REDRAWS} random test parts of {n_test} patches holds one of the {int(positive.sum())} patches with"
-        " positive pixels: raise testFraction or split by Region",
+        f"none of {MAX_REDRAWS} random test parts of {n_test} patches holds one of the {int(positive.sum())} patches"
+        " with positive pixels: raise testFraction or split by Region",
     )
 
 
@@ -335,4 +328,5 @@ def _share(counts: Index, n_draws: int, rng: np.random.RandomState) -> Index:
         take = min(len(tied), left)
         drawn[rng.choice(tied, size=take, replace=False)] += 1
         left -= take
-    return drawn.astype(np.int64)
+    whole: Index = drawn.astype(np.int64)
+    return whole

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import obstore
@@ -144,13 +144,15 @@ class Store:
         if denied or any(code in text for code in _WRONG_KEY):
             return ConfigError(
                 f"{self.side}.secretRef",
-                f"{self._credentials()} may not use {where}{at} ({_server_word(text)}): correct the Secret or its rights",
+                f"{self._credentials()} may not use {where}{at} ({_server_word(text)}):"
+                " correct the Secret or its rights",
             )
         if any(word in text for word in _UNREACHABLE) and not self._reached:
             field = "endpoint" if self._spec.endpoint else "uri"
             return ConfigError(
                 f"{self.side}.{field}",
-                f"cannot reach {self._spec.endpoint or self.uri} ({_cause(text)}): correct it, or see whether the server runs",
+                f"cannot reach {self._spec.endpoint or self.uri} ({_cause(text)}): correct it, or see"
+                " whether the server runs",
             )
         return StoreError(f"{self.side}: {where}{at}: {text}")
 

@@ -19,10 +19,11 @@ from crossfold_trainer.contract.scoring import Score
 def epoch_line(
     epoch: int,
     epochs: int,
+    *,
     loss: float,
     metrics: Mapping[str, float],
     score: Score | None,
-    best: bool,  # noqa: FBT001 - one of the line's facts
+    best: bool,
     seconds: float,
 ) -> str:
     """The line that each epoch prints, for people and for whoever follows the log.

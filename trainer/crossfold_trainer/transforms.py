@@ -72,7 +72,7 @@ def _rotate_90(x: Tensor, y: Tensor) -> Batch:
     """A quarter turn, a half or three quarters (or none); patches that are not square only turn by a half."""
     touched = _chance(x)
     turns = torch.randint(4, (len(x),), device=x.device)
-    x, y = _where(touched & (turns >= 2), x, y, lambda t: t.flip(-1, -2))  # noqa: PLR2004 - half a turn
+    x, y = _where(touched & (turns >= 2), x, y, lambda t: t.flip(-1, -2))
     if x.shape[-1] == x.shape[-2]:
         x, y = _where(touched & (turns % 2 == 1), x, y, lambda t: t.transpose(-1, -2).flip(-2))
     return x, y
