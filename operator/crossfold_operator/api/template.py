@@ -9,7 +9,9 @@ from crossfold_operator.names import RESERVED_LABEL_DOMAINS
 from crossfold_trainer.contract.base import Model, Rule
 from crossfold_trainer.contract.config import Name, ShortText
 
-Quantity = Annotated[int | str, Field(max_length=32, json_schema_extra={"x-kubernetes-int-or-string": True})]
+Quantity = Annotated[
+    int | Annotated[str, Field(max_length=32)], Field(json_schema_extra={"x-kubernetes-int-or-string": True})
+]
 LabelKey = str
 LabelValue = Annotated[str, Field(max_length=63)]
 OPAQUE_OBJECT: dict[str, Any] = {"type": "object", **ANY_JSON}
