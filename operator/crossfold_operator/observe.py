@@ -59,6 +59,14 @@ def controller_of(obj: Obj) -> Mapping[str, Any] | None:
     return next((o for o in obj["metadata"].get("ownerReferences", ()) if o.get("controller")), None)
 
 
+def parent_of(obj: Obj) -> Mapping[str, Any] | None:
+    """The controller owner, where it is one of our own kinds. What anything else owns is a root all the same."""
+    owner = controller_of(obj)
+    if owner is None or not owner.get("apiVersion", "").startswith(f"{names.GROUP}/"):
+        return None
+    return owner if owner["kind"] in list(names.OWN_KINDS) else None
+
+
 def is_deleting(obj: Obj) -> bool:
     """Whether deletion of the object has begun."""
     return bool(obj["metadata"].get("deletionTimestamp"))
@@ -68,7 +76,7 @@ def wakes(obj: Obj) -> list[tuple[Kind, str, str]]:
     """Keys (kind, namespace, name) to reconcile after a change of this object: itself, its owner, its root."""
     meta = obj["metadata"]
     namespace, labels = meta.get("namespace", ""), meta.get("labels", {})
-    owner = controller_of(obj)
+    owner = parent_of(obj)
     found: list[tuple[Kind, str, str]] = []
     match Kind(obj["kind"]):
         case Kind.TUNE | Kind.CROSS_VALIDATION | Kind.TRAIN_RUN as kind:

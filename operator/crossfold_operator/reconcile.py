@@ -394,7 +394,7 @@ class Reconciler:
 
 def _owned(obj: Obj) -> bool:
     """Whether a root above the object decides for it."""
-    return observe.controller_of(obj) is not None
+    return observe.parent_of(obj) is not None
 
 
 def _asked(previous: TuneStatus, trials: Sequence[Trial]) -> int:
