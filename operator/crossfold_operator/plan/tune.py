@@ -128,7 +128,9 @@ def verdict(spec: TuneSpec, trials: Sequence[Trial], asked: int, *, exhausted: b
     """Whether the Tune is over, and why; None while there is something to do."""
     ended = [trial for trial in trials if trial.terminal]
     misconfigured = [trial for trial in ended if trial.phase is CrossValidationPhase.FAILED and trial.config_failure]
-    if len(misconfigured) >= min(CONFIG_FAILURES, spec.max_trials) and len(misconfigured) == len(ended):
+    # A trial that was stopped says nothing: those that were under way are, once this verdict is reached.
+    told = [trial for trial in ended if trial.phase not in (CrossValidationPhase.STOPPED, CrossValidationPhase.PRUNED)]
+    if len(misconfigured) >= min(CONFIG_FAILURES, spec.max_trials) and len(misconfigured) == len(told):
         message = f"the first {len(misconfigured)} trials all failed: {misconfigured[0].config_failure}"
         return Verdict(True, Reason.CONFIG_ERROR, message)
     failed = failed_trials(trials, asked)
