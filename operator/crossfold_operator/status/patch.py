@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from crossfold_operator.api.crossvalidation import (
-    CrossValidationStatus,
-)
+from crossfold_operator.api.crossvalidation import CrossValidationStatus
+from crossfold_operator.api.tune import TuneStatus
 from crossfold_trainer.contract.base import Model
 
 
@@ -14,7 +13,17 @@ def dump(status: Model) -> dict[str, Any]:
     content: dict[str, Any] = _compact(status.model_dump(mode="json", exclude_none=True))
     if isinstance(status, CrossValidationStatus) and status.runs:
         content["runs"] = [record.model_dump(mode="json", exclude_defaults=True) for record in status.runs]
+    if isinstance(status, TuneStatus) and status.best is not None:
+        # Values that look like nothing are values here; null alone cannot be stored, since a patch removes it.
+        parameters = _without_none(status.best.model_dump(mode="json", include={"parameters"}))["parameters"]
+        content["best"] |= {"parameters": parameters} if parameters else {}
     return content
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    return value
 
 
 def _compact(value: Any) -> Any:
