@@ -4,8 +4,11 @@ obstore talks to S3, GCS, Azure and folders; zarr reads through the same client.
 endpoint, region and credentials, and credentials come from files, so two sides never mix.
 """
 
+import html
 import os
 import re
+import socket
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -36,23 +39,21 @@ SCHEMES = ("s3", "gs", "az", "file")
 DEFAULT_REGION = "us-east-1"
 """Signed for when a custom endpoint names no region: what S3-compatible servers expect."""
 CONNECT_TIMEOUT = timedelta(seconds=5)
-REQUEST_TIMEOUT = timedelta(seconds=60)
-MAX_RETRIES = 6
+REQUEST_TIMEOUT = timedelta(seconds=120)
+MAX_RETRIES = 10
 RETRY_TIMEOUT = timedelta(seconds=30)
 """How long obstore repeats one request after connection errors, time-outs and 5xx answers."""
 CREDENTIALS_LIFETIME = timedelta(minutes=10)
 """After this long the credential files are read again: a Secret may have been rotated."""
 
-_WRONG_KEY = (
-    "InvalidAccessKeyId",
-    "SignatureDoesNotMatch",
-    "AccessDenied",
-    "ExpiredToken",
-    "InvalidToken",
-    "403 Forbidden",
-    "401 Unauthorized",
+PROBE_TRIES = 4
+PROBE_PAUSE_S = 2.0
+"""An endpoint is tried this often, so far apart, before it is called unreachable."""
+
+_WRONG_KEY = frozenset(
+    ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken", "InvalidToken", "AccountProblem")
 )
-_UNREACHABLE = ("dns error", "Connection refused", "error trying to connect", "ConnectError", "tcp connect")
+_WRONG_REGION = frozenset(("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"))
 
 
 class Entry(NamedTuple):
@@ -74,7 +75,6 @@ class Store:
         """Wrap a client; `open_store` makes one from a spec."""
         self._client = client
         self._spec = spec
-        self._reached = False
         self.side = side
         self.uri = spec.uri.rstrip("/") or "/"
 
@@ -121,54 +121,55 @@ class Store:
     def attempt(self, action: Callable[[], T], path: str) -> T:
         """Run something that uses the client; its errors come out as `explain` says."""
         try:
-            value = action()
+            return action()
         except (obs.BaseError, OSError) as error:
             raise self.explain(error, path) from None
-        self._reached = True
-        return value
 
     def explain(self, error: BaseException, path: str) -> Exception:
         """What a client's error means for the run: ConfigError, StoreError or FileNotFoundError."""
         text = _short(error)
+        code = _code(text)
         where = f"{self.uri}/{path}".rstrip("/") if path else self.uri
         at = f" at {self._spec.endpoint}" if self._spec.endpoint else ""
-        if "NoSuchBucket" in text:
+        if code == "NoSuchBucket":
             return ConfigError(
                 f"{self.side}.uri", f"the bucket of {self.uri} does not exist{at}: create it or correct the URI"
             )
+        if code in _WRONG_REGION:
+            return ConfigError(
+                f"{self.side}.region", f"requests{at} are signed for another region than the bucket's: {_message(text)}"
+            )
+        denied = isinstance(error, obs.PermissionDeniedError | obs.UnauthenticatedError | PermissionError)
+        if code in _WRONG_KEY or (denied and code != "NoSuchKey"):
+            return self._denied(where, at, code or text)
         if isinstance(error, FileNotFoundError | obs.NotFoundError):
             return FileNotFoundError(where)
-        if isinstance(error, PermissionError) or (isinstance(error, obs.BaseError) and self.uri.startswith("/")):
-            return ConfigError(f"{self.side}.uri", f"{where} cannot be used: {text}")
-        denied = isinstance(error, obs.PermissionDeniedError | obs.UnauthenticatedError)
-        if denied or any(code in text for code in _WRONG_KEY):
+        return StoreError(f"{where}{at}: {f'{code}: {_message(text)}' if code else text}")
+
+    def _denied(self, where: str, at: str, reason: str) -> ConfigError:
+        if "://" not in self.uri or self.uri.startswith("file:"):
+            return ConfigError(f"{self.side}.uri", f"{where} may not be used: {reason}")
+        if isinstance(self._spec, DataSpec) and self._spec.anonymous:
             return ConfigError(
-                f"{self.side}.secretRef",
-                f"{self._credentials()} may not use {where}{at} ({_server_word(text)}):"
-                " correct the Secret or its rights",
+                f"{self.side}.anonymous",
+                f"{where}{at} may not be read without credentials ({reason}): give a secretRef",
             )
-        if any(word in text for word in _UNREACHABLE) and not self._reached:
-            field = "endpoint" if self._spec.endpoint else "uri"
-            return ConfigError(
-                f"{self.side}.{field}",
-                f"cannot reach {self._spec.endpoint or self.uri} ({_cause(text)}): correct it, or see"
-                " whether the server runs",
-            )
-        return StoreError(f"{self.side}: {where}{at}: {text}")
+        return ConfigError(
+            f"{self.side}.secretRef",
+            f"{self._credentials()} may not use {where}{at} ({reason}): correct the Secret or its rights",
+        )
 
     def _credentials(self) -> str:
-        if isinstance(self._spec, DataSpec) and self._spec.anonymous:
-            return "an anonymous reader"
         if (key := _read_credential(self.side, CREDENTIAL_KEYS[0])) is not None:
             return f"the key {key[:4]}... of the Secret"
         return "the pod's own identity (no Secret is given)"
 
 
 def open_store(spec: StoreSpec, side: Side) -> Store:
-    """Open one side's store. Nothing is requested yet.
+    """Open one side's store. Of the server, nothing but that it listens is tried yet.
 
     Raises:
-        ConfigError: the URI or the endpoint cannot be used.
+        ConfigError: the URI, the endpoint or the credentials cannot be used.
     """
     scheme, root = _split(spec.uri)
     field = f"{side}.uri"
@@ -213,15 +214,32 @@ def _s3(spec: StoreSpec, side: Side, root: str, retry: Any, client_options: Any)
         options["region"] = spec.region or DEFAULT_REGION
     if isinstance(spec, DataSpec) and spec.anonymous:
         options["skip_signature"] = True
-    elif _read_credential(side, CREDENTIAL_KEYS[0]) is not None:
-        options["credential_provider"] = _FileCredentials(side)
-    elif spec.secret_ref is not None:
-        raise ConfigError(
-            f"{side}.secretRef",
-            f"the Secret {spec.secret_ref.name} has no key {CREDENTIAL_KEYS[0]}: it must hold {CREDENTIAL_KEYS[0]}"
-            f" and {CREDENTIAL_KEYS[1]}",
-        )
+    elif spec.secret_ref is not None or _read_credential(side, CREDENTIAL_KEYS[0]) is not None:
+        options["credential_provider"] = provider = _FileCredentials(side)
+        provider()
+    if spec.endpoint:
+        _probe(spec.endpoint, side)
     return S3Store(bucket, prefix=prefix or None, client_options=client_options, retry_config=retry, **options)
+
+
+def _probe(endpoint: str, side: Side) -> None:
+    """Refuse an endpoint where nothing listens, sooner and more plainly than a failing request would."""
+    if any(os.environ.get(name) for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY")):
+        return
+    parts = urlsplit(endpoint)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    for tried in range(PROBE_TRIES):
+        try:
+            socket.create_connection((parts.hostname or "", port), CONNECT_TIMEOUT.total_seconds()).close()
+        except OSError as error:
+            if tried + 1 == PROBE_TRIES:
+                raise ConfigError(
+                    f"{side}.endpoint",
+                    f"cannot reach {endpoint} ({error.strerror or error}): correct it, or see whether the server runs",
+                ) from None
+            time.sleep(PROBE_PAUSE_S)
+        else:
+            return
 
 
 class _FileCredentials:
@@ -234,7 +252,10 @@ class _FileCredentials:
         key, secret, token = (_read_credential(self._side, name) for name in CREDENTIAL_KEYS)
         if not key or not secret:
             missing = CREDENTIAL_KEYS[0] if not key else CREDENTIAL_KEYS[1]
-            raise ConfigError(f"{self._side}.secretRef", f"the Secret has no key {missing}")
+            raise ConfigError(
+                f"{self._side}.secretRef",
+                f"the Secret has no key {missing}: it must hold {CREDENTIAL_KEYS[0]} and {CREDENTIAL_KEYS[1]}",
+            )
         return {
             "access_key_id": key,
             "secret_access_key": secret,
@@ -267,15 +288,13 @@ def _short(error: BaseException) -> str:
     return re.sub(r"\s+", " ", text).strip()[:600] or type(error).__name__
 
 
-def _server_word(text: str) -> str:
-    """The code in an S3 server's answer, else what there is."""
-    found = re.search(r"<Code>(\w+)</Code>", text) or re.search(r"\b(\d{3} [A-Z]\w+)", text)
-    return found.group(1) if found else text[:200]
+def _code(text: str) -> str:
+    """The code in an S3 server's answer; empty when there is none."""
+    found = re.search(r"<Code>(\w+)</Code>", text)
+    return found.group(1) if found else ""
 
 
-def _cause(text: str) -> str:
-    """The innermost reason of a failed connection."""
-    for word in ("Connection refused", "dns error", "timed out"):
-        if word in text:
-            return "the name cannot be resolved" if word == "dns error" else word
-    return text[-200:]
+def _message(text: str) -> str:
+    """The sentence in an S3 server's answer."""
+    found = re.search(r"<Message>(.*?)</Message>", text)
+    return html.unescape(found.group(1)) if found else text

@@ -1,0 +1,52 @@
+"""A real S3 server on a folder, for tests: ``with s3_server(folder, "key", "secret", "region") as endpoint``."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+START_S = 20.0
+
+
+@contextlib.contextmanager
+def s3_server(root: Path, access: str, secret: str, region: str, port: int = 0) -> Iterator[str]:
+    """Serve a folder (its subfolders are the buckets) and yield the endpoint. The binary is built on first use."""
+    from devcluster.builds import VERSITYGW, built
+
+    port = port or free_port()
+    root.mkdir(parents=True, exist_ok=True)
+    command = [str(built(VERSITYGW)), "--port", f"127.0.0.1:{port}", "--region", region, "--keep-alive", "--quiet"]
+    environment = {**os.environ, "ROOT_ACCESS_KEY": access, "ROOT_SECRET_KEY": secret}
+    process = subprocess.Popen(
+        [*command, "posix", "--io-buffer-size", "65536", str(root)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _wait(port, process)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait(port: int, process: "subprocess.Popen[bytes]") -> None:
+    end = time.monotonic() + START_S
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            raise RuntimeError(f"the S3 server ended with {process.returncode}")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.05)
+    raise TimeoutError("the S3 server does not listen")
