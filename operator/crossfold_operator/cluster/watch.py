@@ -18,6 +18,7 @@ _LIST_SECONDS = 60.0
 # The server ends a watch after this time, and sends a bookmark every minute: silence beyond it is a dead connection.
 _WATCH_SECONDS = 290
 _IDLE_SECONDS = 90.0
+_PAUSE = 0.1
 _FIRST_DELAY, _LAST_DELAY = 0.5, 15.0
 _GONE = 410
 
@@ -82,7 +83,10 @@ class ListWatch:
                 reason, self._version = "error", ""
                 logger.exception("watch failed", extra={"kind": self._kind})
             metrics.WATCH_RESTARTS.labels(self._kind, reason).inc()
-            if reason != "ended":
+            if reason == "ended":
+                # A server (or a proxy) that ends watches at once is not to be stormed.
+                await asyncio.sleep(_PAUSE)
+            else:
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, _LAST_DELAY)
 

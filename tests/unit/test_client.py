@@ -1,0 +1,166 @@
+"""Raw requests against a small HTTP server: what answers become, and that nothing waits for ever."""
+
+import asyncio
+import json
+
+import pytest
+from aiohttp import web
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+
+from crossfold_operator.cluster.base import Unavailable
+from crossfold_operator.cluster.client import MERGE_PATCH, ApiError, ApiServer
+
+
+@pytest.fixture
+async def served():
+    """Serves one handler; yields a function that takes it and returns a client."""
+    opened = []
+
+    async def serve(handler):
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", handler)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port = site._server.sockets[0].getsockname()[1]
+        configuration = Configuration(host=f"http://127.0.0.1:{port}")
+        configuration.api_key["BearerToken"] = "Bearer secret"
+        server = ApiServer(ApiClient(configuration))
+        opened.extend([server.close, runner.cleanup])
+        return server
+
+    yield serve
+    for close in opened:
+        await close()
+
+
+async def drain(server, into, *, idle):
+    async for line in server.stream("/", {}, idle=idle):
+        into.append(line)
+
+
+async def test_a_request_says_who_asks_for_what(served):
+    async def echo(request):
+        return web.json_response(
+            {
+                "method": request.method,
+                "path": request.path_qs,
+                "type": request.headers["Content-Type"],
+                "auth": request.headers["Authorization"],
+                "agent": request.headers["User-Agent"],
+                "body": json.loads(await request.text()),
+            }
+        )
+
+    server = await served(echo)
+    answer = await server.request("PATCH", "/a", query={"q": "x y,z=1"}, body={"b": None}, content_type=MERGE_PATCH)
+    assert answer == {
+        "method": "PATCH",
+        "path": "/a?q=x+y,z%3D1",
+        "type": MERGE_PATCH,
+        "auth": "Bearer secret",
+        "agent": "crossfold-operator",
+        "body": {"b": None},
+    }
+
+
+async def test_a_status_object_becomes_an_error(served):
+    async def refuse(_):
+        return web.json_response({"kind": "Status", "reason": "Invalid", "message": "spec.x: no"}, status=422)
+
+    server = await served(refuse)
+    with pytest.raises(ApiError) as raised:
+        await server.request("GET", "/")
+    assert (raised.value.code, raised.value.reason, raised.value.message) == (422, "Invalid", "spec.x: no")
+
+
+@pytest.mark.parametrize("body", ["<html>Bad gateway</html>", "[]", "{}"])
+async def test_a_page_of_a_proxy_becomes_an_error_too(served, body):
+    async def refuse(_):
+        return web.Response(text=body, status=502)
+
+    server = await served(refuse)
+    with pytest.raises(ApiError) as raised:
+        await server.request("GET", "/")
+    assert (raised.value.code, raised.value.message) == (502, body)
+
+
+async def test_an_answer_that_is_no_json_is_no_answer(served):
+    async def answer(_):
+        return web.Response(text="hello")
+
+    server = await served(answer)
+    with pytest.raises(Unavailable, match="no JSON"):
+        await server.request("GET", "/")
+
+
+async def test_a_server_that_does_not_answer_is_given_up(served):
+    async def wait(_):
+        await asyncio.sleep(30)
+
+    server = await served(wait)
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(Unavailable, match="Timeout"):
+        await server.request("GET", "/", timeout=0.2)
+    assert asyncio.get_running_loop().time() - began < 2
+
+
+async def test_a_server_that_is_not_there_is_unavailable():
+    server = ApiServer(ApiClient(Configuration(host="http://127.0.0.1:1")))
+    try:
+        with pytest.raises(Unavailable, match=r"Connect"):
+            await server.request("GET", "/")
+    finally:
+        await server.close()
+
+
+async def test_a_stream_brings_lines_however_long(served):
+    async def stream(request):
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for n in range(3):
+            await response.write(json.dumps({"n": n, "pad": "x" * 500_000}).encode() + b"\n")
+        return response
+
+    server = await served(stream)
+    assert [line["n"] async for line in server.stream("/", {"watch": "true"}, idle=5)] == [0, 1, 2]
+
+
+async def test_a_silent_stream_is_given_up(served):
+    async def stream(request):
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b'{"n": 1}\n')
+        await asyncio.sleep(30)
+
+    server = await served(stream)
+    seen = []
+    with pytest.raises(Unavailable):
+        await drain(server, seen, idle=0.2)
+    assert seen == [{"n": 1}]
+
+
+async def test_a_stream_that_breaks_within_a_line_is_unavailable(served):
+    async def stream(request):
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b'{"n": 1}\n{"n":')
+        return response
+
+    server = await served(stream)
+    seen = []
+    with pytest.raises(Unavailable):
+        await drain(server, seen, idle=5)
+    assert seen == [{"n": 1}]
+
+
+async def test_a_refused_stream_says_why(served):
+    async def refuse(_):
+        return web.json_response({"reason": "Expired", "message": "too old"}, status=410)
+
+    server = await served(refuse)
+    with pytest.raises(ApiError) as raised:
+        await drain(server, [], idle=5)
+    assert raised.value.code == 410
