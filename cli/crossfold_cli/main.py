@@ -1,0 +1,122 @@
+"""The `crossfold` command."""
+
+import os
+import shlex
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="crossfold",
+    help="Tune and cross-validate segmentation models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+_INVALID = 2
+_BROKEN_PIPE = 141
+_TRAINER_VARIABLE = "CROSSFOLD_TRAINER_COMMAND"
+
+
+@app.callback()
+def _root() -> None:
+    """Tune and cross-validate segmentation models."""
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(f"crossfold {metadata.version('crossfold')}")
+
+
+@app.command()
+def run(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="Manifest of a Tune, CrossValidation or TrainRun; - is stdin.")
+    ],
+    *,
+    overlay: Annotated[
+        list[str] | None, typer.Option("--file", "-f", metavar="OVERLAY", help="Merge this file over it; repeatable.")
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Set one field, such as spec.maxTrials=4; repeatable."),
+    ] = None,
+    slots: Annotated[
+        int | None,
+        typer.Option(min=1, max=1024, help="Trainings at the same time; default: one per GPU, or one."),
+    ] = None,
+    state: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where objects and logs are kept, a folder for each object.")
+    ] = Path("runs/state"),
+    dev: Annotated[
+        bool, typer.Option("--dev", help="A tiny run under a name of its own: few batches, epochs, folds and trials.")
+    ] = False,
+    watch: Annotated[bool, typer.Option(help="Show what happens while it happens.")] = True,
+) -> None:
+    """Run a manifest on this machine, without a cluster.
+
+    Objects live in a folder, trainings are processes. Overlays and settings merge left to right: objects recursively,
+    everything else replaces. ctrl-C stops cleanly; the same command goes on.
+
+    Exit codes: 0 complete, 1 failed, 2 not accepted, 130 stopped by ctrl-C.
+    """
+    from crossfold_cli.errors import UsageError  # noqa: PLC0415 -- help and version need none of this
+
+    try:
+        code = _run(file, overlay or [], setting or [], slots=slots, base=state, dev=dev, watch=watch)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        code = _INVALID
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would complain about it once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = _BROKEN_PIPE
+    raise typer.Exit(code)
+
+
+def _run(
+    file: str, overlays: list[str], settings: list[str], *, slots: int | None, base: Path, dev: bool, watch: bool
+) -> int:
+    import asyncio  # noqa: PLC0415
+
+    from crossfold_cli import local, manifest  # noqa: PLC0415
+    from crossfold_cli.dev import tiny  # noqa: PLC0415
+    from crossfold_cli.display import display_for  # noqa: PLC0415
+    from crossfold_operator.cluster.kubelet import DEFAULT_COMMAND  # noqa: PLC0415
+    from crossfold_operator.cluster.slots import slots as find_slots  # noqa: PLC0415
+
+    obj = manifest.load(file, overlays, [] if dev else settings)
+    if dev:
+        obj, told = tiny(obj)
+        obj = manifest.apply_settings(obj, settings)
+        print(f"--dev: {' '.join(told)}")
+    source = " + ".join([file, *overlays])
+    obj = local.check(manifest.absolute_uris(obj, Path.cwd()), source)
+    obj["metadata"].setdefault("namespace", "default")
+    places = find_slots(slots)
+    parallelism = obj["spec"].get("parallelism", 1)
+    if len(places) > parallelism:
+        print(
+            f"note: {len(places)} slots, but spec.parallelism is {parallelism}:"
+            f" --set spec.parallelism={len(places)} uses them all"
+        )
+    trainer = shlex.split(os.environ.get(_TRAINER_VARIABLE, "")) or DEFAULT_COMMAND
+    command = shlex.join(["crossfold", *sys.argv[1:]])
+    options = local.Options(local.state_folder(base, obj), places, command, trainer)
+    local.log_to_file(options.state)
+    return asyncio.run(local.LocalRun(obj, options, display_for(sys.stdout, watch=watch)).run())
+
+
+def main() -> None:
+    """Run the command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""How far a running trainer is, read from the log that it writes."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_EPOCH = re.compile(rb"^epoch (\d+)/(\d+)\b(.*)$")
+_SCORE = re.compile(rb"\bscore=(\S+)")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The last epoch that a trainer reported, and the last score."""
+
+    epoch: int
+    epochs: int
+    score: str = ""
+
+    def __str__(self) -> str:
+        return f"epoch {self.epoch}/{self.epochs}"
+
+
+@dataclass
+class LogFollower:
+    """Reads what was added to logs since the last look."""
+
+    _offsets: dict[Path, int] = field(default_factory=dict)
+    _seen: dict[Path, Progress] = field(default_factory=dict)
+
+    def progress(self, log: Path) -> Progress | None:
+        """How far the writer of a log is; None before its first epoch."""
+        offset = self._offsets.get(log, 0)
+        try:
+            with log.open("rb") as file:
+                file.seek(offset)
+                added = file.read()
+        except OSError:
+            return self._seen.get(log)
+        # A line that is not ended yet is read at the next look.
+        whole = added[: added.rfind(b"\n") + 1]
+        self._offsets[log] = offset + len(whole)
+        for line in whole.splitlines():
+            if match := _EPOCH.match(line):
+                score = _SCORE.search(match[3])
+                before = self._seen.get(log)
+                text = score[1].decode(errors="replace") if score else (before.score if before else "")
+                self._seen[log] = Progress(int(match[1]), int(match[2]), text)
+        return self._seen.get(log)

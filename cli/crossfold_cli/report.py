@@ -1,0 +1,125 @@
+"""What is said at the end of a run: the result, where it is, and what to type next. Pure."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from crossfold_cli.view import value_text
+from crossfold_operator.names import (
+    CrossValidationPhase,
+    Kind,
+    TrainRunPhase,
+    TunePhase,
+)
+
+Obj = Mapping[str, Any]
+
+_GOOD = (TunePhase.COMPLETE, CrossValidationPhase.COMPLETE, TrainRunPhase.SUCCEEDED)
+
+
+def succeeded(root: Obj) -> bool:
+    """Whether a run that is over ended well."""
+    return (root.get("status") or {}).get("phase") in _GOOD
+
+
+def summary(root: Obj, runs: Sequence[Obj], log_of: Callable[[Obj], Path | None], command: str) -> str:
+    """The last words.
+
+    Args:
+        root: the object that was run, in its last form.
+        runs: the TrainRuns below it.
+        log_of: the log of a TrainRun's last attempt.
+        command: what was typed.
+    """
+    status: Obj = root.get("status") or {}
+    head = f"{root['kind']} {root['metadata']['name']} is {status.get('phase', 'Pending')}"
+    why = _why(root)
+    lines = [f"{head}: {why}" if why else head]
+    match Kind(root["kind"]):
+        case Kind.TUNE:
+            lines += _tune(root, status, command)
+        case Kind.CROSS_VALIDATION:
+            lines += _cross_validation(root, status)
+        case _:
+            lines += _train_run(root, status)
+    lines += _failures(runs, log_of)
+    return "\n".join(lines)
+
+
+def _why(root: Obj) -> str:
+    """The condition that says how it ended, or what is wrong."""
+    conditions = (root.get("status") or {}).get("conditions", ())
+    for kind, value in (("Valid", "False"), ("Failed", "True"), ("Complete", "True")):
+        for condition in conditions:
+            if condition["type"] == kind and condition["status"] == value:
+                return str(condition.get("message", "") or condition["reason"])
+    return ""
+
+
+def _row(name: str, text: str) -> str:
+    return f"  {name:<11} {text}"
+
+
+def _score(score: str, std: str | None, objective: Obj) -> str:
+    metrics = objective.get("metrics", [])
+    name = metrics[0]["name"] if len(metrics) == 1 else objective.get("combine", "Harmonic")
+    spread = f" ± {float(std):.4f}" if std is not None else ""
+    return f"{float(score):.4f}{spread} ({name})"
+
+
+def _tune(root: Obj, status: Obj, command: str) -> list[str]:
+    best: Obj | None = status.get("best")
+    trials, runs = status.get("trials", {}), status.get("runs", {})
+    counted = [
+        f"{trials.get(name)} {name}" for name in ("complete", "unstable", "stopped", "failed") if trials.get(name)
+    ]
+    counted.append(f"{runs.get('succeeded', 0)} runs succeeded")
+    lines = [_row("trials", ", ".join(counted))]
+    if best is not None:
+        lines += [
+            _row("best", f"trial {best['trial']}, {best['crossValidation']}"),
+            _row("score", _score(best["score"], best.get("std"), root["spec"]["objective"])),
+            _row("parameters", ", ".join(f"{k}={value_text(v)}" for k, v in best.get("parameters", {}).items())),
+            _row("artifacts", best.get("artifactUri", "")),
+        ]
+        if status.get("phase") == TunePhase.COMPLETE and not status.get("search", {}).get("exhausted"):
+            more = root["spec"].get("maxTrials", 1) * 2
+            lines.append(_row("go on", f"{command} --set spec.maxTrials={more}"))
+        if root["spec"].get("tracking", {}).get("tensorboard", True) and best.get("artifactUri"):
+            lines.append(_row("curves", f"tensorboard --logdir {best['artifactUri']}"))
+    return lines
+
+
+def _cross_validation(root: Obj, status: Obj) -> list[str]:
+    lines = [_row("runs", f"{status.get('succeeded', 0)} of {status.get('expected', 0)} succeeded")]
+    if status.get("score") is not None:
+        lines.append(_row("score", _score(status["score"], status.get("std"), root["spec"]["objective"])))
+    lines.append(_row("artifacts", status.get("artifactUri", "")))
+    return lines
+
+
+def _train_run(root: Obj, status: Obj) -> list[str]:
+    lines = []
+    if status.get("score") is not None:
+        lines.append(_row("score", _score(status["score"], None, root["spec"]["objective"])))
+    if status.get("checkpointUri"):
+        lines.append(_row("checkpoint", status["checkpointUri"]))
+    lines.append(_row("artifacts", status.get("artifactUri", "")))
+    return lines
+
+
+def _failures(runs: Sequence[Obj], log_of: Callable[[Obj], Path | None]) -> list[str]:
+    """Runs that failed for good: the first few, with their logs."""
+    failed = [run for run in runs if (run.get("status") or {}).get("phase") == TrainRunPhase.FAILED]
+    lines = []
+    for run in failed[:3]:
+        failure = run["status"].get("failure", {})
+        message = str(failure.get("message", "")).strip().splitlines()
+        lines.append(
+            _row("failed", f"{run['metadata']['name']}: {failure.get('class', '')}: {message[-1] if message else ''}")
+        )
+        if log := log_of(run):
+            lines.append(_row("log", str(log)))
+    if len(failed) > len(lines) // 2 and len(failed) > 3:
+        lines.append(_row("", f"and {len(failed) - 3} more"))
+    return lines
