@@ -25,7 +25,8 @@ RUN --mount=type=cache,target=/root/.cache/uv \
 ENV PATH=/opt/crossfold/bin:${PATH} \
     PYTHONPATH=/opt/crossfold/app \
     PYTHONUNBUFFERED=1 \
-    HOME=/tmp
+    HOME=/tmp \
+    LOGNAME=crossfold
 
 # Of the trainer only the contract, which needs neither torch nor anything else of it.
 COPY operator/crossfold_operator /opt/crossfold/app/crossfold_operator

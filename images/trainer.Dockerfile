@@ -28,6 +28,7 @@ ENV PATH=/opt/crossfold/bin:${PATH} \
     PYTHONPATH=/opt/crossfold/app \
     PYTHONUNBUFFERED=1 \
     HOME=/tmp \
+    LOGNAME=crossfold \
     XDG_CACHE_HOME=/tmp/.cache \
     MPLCONFIGDIR=/tmp/matplotlib \
     TORCHINDUCTOR_CACHE_DIR=/tmp/torchinductor \
