@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 from crossfold_cli import view
 from crossfold_cli.view import Node
@@ -25,7 +25,7 @@ _COLOURS = {
     "Stopped": "yellow",
 }
 _MARGIN = 3
-"""Lines of the terminal that the tree leaves free."""
+"""Columns and lines of the terminal that the tree leaves free: the terminal itself writes ^C at the end of a line."""
 
 
 class Display(Protocol):
@@ -111,7 +111,7 @@ class LiveTree:
 
     def show(self, root: Node) -> None:
         """Draw it."""
-        self._live.update(tree_table(root, self._console.height - _MARGIN), refresh=True)
+        self._live.update(tree_table(root, self._console.size), refresh=True)
 
     def say(self, text: str) -> None:
         """Print it above the tree."""
@@ -122,29 +122,36 @@ class LiveTree:
         self._live.stop()
 
 
-def tree_table(root: Node, height: int) -> "Table":
-    """The tree as a table of at most so many lines."""
+def tree_table(root: Node, size: tuple[int, int]) -> "Table":
+    """The tree as a table that fits into a terminal of so many columns and lines."""
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table.grid(padding=(0, 2))
-    columns: tuple[dict[str, Any], ...] = ({}, {}, {"justify": "right"}, {"justify": "right"})
-    for options in columns:
-        table.add_column(no_wrap=True, **options)
-    table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-    for line in tree_lines(root, height):
+    rows: list[tuple[Text, ...]] = []
+    width, height = size
+    for line in tree_lines(root, height - _MARGIN):
         if isinstance(line, str):
-            table.add_row(Text(line, style="dim"))
+            rows.append((Text(line, style="dim"), *(Text() for _ in range(4))))
             continue
         guide, node = line
         about = "; ".join(part for part in (node.about, node.reason) if part)
-        table.add_row(
-            Text.assemble((guide, "dim"), (node.name, "bold" if node.best or not guide else "")),
-            Text(node.phase, style=_COLOURS.get(node.phase, "dim")),
-            Text(node.progress),
-            Text(f"{node.score}{' best' if node.best else ''}", style="bold green" if node.best else ""),
-            Text(about, style="dim"),
+        rows.append(
+            (
+                Text.assemble((guide, "dim"), (node.name, "bold" if node.best or not guide else "")),
+                Text(node.phase, style=_COLOURS.get(node.phase, "dim")),
+                Text(node.progress),
+                Text(f"{node.score}{' best' if node.best else ''}", style="bold green" if node.best else ""),
+                Text(about, style="dim"),
+            )
         )
+    table = Table.grid(padding=(0, 2), expand=True)
+    table.width = width - _MARGIN
+    for column in range(4):
+        # Without a least width, a long text in the last column would squeeze the others.
+        table.add_column(no_wrap=True, min_width=max(row[column].cell_len for row in rows))
+    table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+    for row in rows:
+        table.add_row(*row)
     return table
 
 

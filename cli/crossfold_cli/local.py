@@ -146,16 +146,15 @@ class LocalRun:
 
     async def _follow(self) -> None:
         """Show the tree until it is over or to be stopped."""
-        settled = asyncio.get_running_loop().time() + _SETTLE_SECONDS
-        # What a folder holds from before may say that all is over: the first reconciles judge it anew.
-        while not self._queue.idle and asyncio.get_running_loop().time() < settled:
-            await asyncio.sleep(_SETTLE_SECONDS / 100)
+        began = asyncio.get_running_loop().time()
         while not self._stopping.is_set():
-            root = self._tree()
+            root, idle = self._tree(), self._queue.idle
             if root is None:
                 return
-            self._display.show(root)
-            if self._queue.idle and all(node.over for node in root.walk()):
+            # What a folder holds from before may say that all is over: the first reconciles judge it anew.
+            if idle or asyncio.get_running_loop().time() - began > _SETTLE_SECONDS:
+                self._display.show(root)
+            if idle and all(node.over for node in root.walk()):
                 return
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), _LOOK_SECONDS)

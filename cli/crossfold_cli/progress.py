@@ -20,6 +20,17 @@ class Progress:
         return f"epoch {self.epoch}/{self.epochs}"
 
 
+def last_progress(log: bytes, before: Progress | None = None) -> Progress | None:
+    """The last epoch that a piece of a log reports; ``before`` when it reports none."""
+    seen = before
+    for line in log.splitlines():
+        if match := _EPOCH.match(line):
+            score = _SCORE.search(match[3])
+            text = score[1].decode(errors="replace") if score else (seen.score if seen else "")
+            seen = Progress(int(match[1]), int(match[2]), text)
+    return seen
+
+
 @dataclass
 class LogFollower:
     """Reads what was added to logs since the last look."""
@@ -39,10 +50,7 @@ class LogFollower:
         # A line that is not ended yet is read at the next look.
         whole = added[: added.rfind(b"\n") + 1]
         self._offsets[log] = offset + len(whole)
-        for line in whole.splitlines():
-            if match := _EPOCH.match(line):
-                score = _SCORE.search(match[3])
-                before = self._seen.get(log)
-                text = score[1].decode(errors="replace") if score else (before.score if before else "")
-                self._seen[log] = Progress(int(match[1]), int(match[2]), text)
-        return self._seen.get(log)
+        seen = last_progress(whole, self._seen.get(log))
+        if seen is not None:
+            self._seen[log] = seen
+        return seen

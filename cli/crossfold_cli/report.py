@@ -22,14 +22,14 @@ def succeeded(root: Obj) -> bool:
     return (root.get("status") or {}).get("phase") in _GOOD
 
 
-def summary(root: Obj, runs: Sequence[Obj], log_of: Callable[[Obj], Path | None], command: str) -> str:
+def summary(root: Obj, runs: Sequence[Obj], log_of: Callable[[Obj], Path | None], go_on: str) -> str:
     """The last words.
 
     Args:
         root: the object that was run, in its last form.
         runs: the TrainRuns below it.
         log_of: the log of a TrainRun's last attempt.
-        command: what was typed.
+        go_on: what to type for twice as many trials.
     """
     status: Obj = root.get("status") or {}
     head = f"{root['kind']} {root['metadata']['name']} is {status.get('phase', 'Pending')}"
@@ -37,7 +37,7 @@ def summary(root: Obj, runs: Sequence[Obj], log_of: Callable[[Obj], Path | None]
     lines = [f"{head}: {why}" if why else head]
     match Kind(root["kind"]):
         case Kind.TUNE:
-            lines += _tune(root, status, command)
+            lines += _tune(root, status, go_on)
         case Kind.CROSS_VALIDATION:
             lines += _cross_validation(root, status)
         case _:
@@ -67,7 +67,7 @@ def _score(score: str, std: str | None, objective: Obj) -> str:
     return f"{float(score):.4f}{spread} ({name})"
 
 
-def _tune(root: Obj, status: Obj, command: str) -> list[str]:
+def _tune(root: Obj, status: Obj, go_on: str) -> list[str]:
     best: Obj | None = status.get("best")
     trials, runs = status.get("trials", {}), status.get("runs", {})
     counted = [
@@ -83,8 +83,7 @@ def _tune(root: Obj, status: Obj, command: str) -> list[str]:
             _row("artifacts", best.get("artifactUri", "")),
         ]
         if status.get("phase") == TunePhase.COMPLETE and not status.get("search", {}).get("exhausted"):
-            more = root["spec"].get("maxTrials", 1) * 2
-            lines.append(_row("go on", f"{command} --set spec.maxTrials={more}"))
+            lines.append(_row("go on", go_on))
         if root["spec"].get("tracking", {}).get("tensorboard", True) and best.get("artifactUri"):
             lines.append(_row("curves", f"tensorboard --logdir {best['artifactUri']}"))
     return lines
