@@ -119,3 +119,12 @@ def namespace(make_namespace: Callable[[], str], kubectl: Kubectl) -> Iterator[s
     name = make_namespace()
     yield name
     kubectl("delete", "namespace", name, "--wait=false", check=False)
+
+
+@pytest.fixture(scope="session")
+def images(cluster_environment: dict[str, str]) -> dict[str, str]:
+    """References of the images in the cluster, by name: operator and trainer."""
+    record = ROOT / ".state" / "images.json"
+    if not record.exists() or not record.read_text().strip():
+        pytest.skip("no images in the cluster: `make images`")
+    return {name: image["reference"] for name, image in json.loads(record.read_text()).items()}
