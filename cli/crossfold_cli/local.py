@@ -168,7 +168,8 @@ class LocalRun:
             self._display.say(f"{self._key.kind} {self._key.name} was deleted")
             return _FAILED
         runs = self._cluster.all(Kind.TRAIN_RUN)
-        self._display.say(report.summary(root, runs, self._log_of, self._options.command))
+        go_on = f"{self._options.command} --set spec.maxTrials={root['spec'].get('maxTrials', 1) * 2}"
+        self._display.say(report.summary(root, runs, self._log_of, go_on))
         return 0 if report.succeeded(root) else _FAILED
 
     # What happens meanwhile -----------------------------------------------------------------------------------------

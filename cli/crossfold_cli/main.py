@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 
 _INVALID = 2
+_INTERRUPTED = 130
 _BROKEN_PIPE = 141
 _TRAINER_VARIABLE = "CROSSFOLD_TRAINER_COMMAND"
 
@@ -78,6 +79,33 @@ def run(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = _BROKEN_PIPE
     raise typer.Exit(code)
+
+
+@app.command()
+def watch(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a Tune on the cluster.")],
+    *,
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", help="Its namespace; default: kubectl's current one.")
+    ] = None,
+) -> None:
+    """Follow a Tune on the cluster that kubectl talks to, until it is over.
+
+    Exit codes: 0 complete, 1 failed, 2 there is no such Tune, 130 stopped by ctrl-C (the Tune goes on).
+    """
+    from crossfold_cli.display import display_for  # noqa: PLC0415 -- as above
+    from crossfold_cli.errors import UsageError  # noqa: PLC0415
+    from crossfold_cli.watch import Watch, kubectl_in  # noqa: PLC0415
+
+    try:
+        good = Watch(name, kubectl_in(namespace)).follow(display_for(sys.stdout, watch=True))
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(_INVALID) from None
+    except KeyboardInterrupt:
+        print("the Tune goes on; the same command follows it again", file=sys.stderr)
+        raise typer.Exit(_INTERRUPTED) from None
+    raise typer.Exit(0 if good else 1)
 
 
 def _run(

@@ -76,7 +76,7 @@ class Watch:
 
 
 def kubectl_in(namespace: str | None) -> Callable[..., str]:
-    """kubectl in a namespace (None: the one of the current context)."""
+    """Kubectl in a namespace (None: the one of the current context)."""
     where = ["--namespace", namespace] if namespace else []
 
     def run(*arguments: str) -> str:
