@@ -51,7 +51,15 @@ PROBE_PAUSE_S = 2.0
 """An endpoint is tried this often, so far apart, before it is called unreachable."""
 
 _WRONG_KEY = frozenset(
-    ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken", "InvalidToken", "AccountProblem")
+    (
+        "InvalidAccessKeyId",
+        "SignatureDoesNotMatch",
+        "AccessDenied",
+        "ExpiredToken",
+        "InvalidToken",
+        "AccountProblem",
+        "XAdminUserNotFound",  # versitygw's word for an unknown key, with status 404
+    )
 )
 _WRONG_REGION = frozenset(("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"))
 

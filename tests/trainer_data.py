@@ -1,0 +1,66 @@
+"""Small data sets in the darts layout, and RunConfigs for them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import zarr
+from pyarrow import parquet
+
+from crossfold_trainer.contract.config import RunConfig
+
+BANDS = ("red", "green", "nir")
+ENCODER = "tu-test_efficientnet"
+"""timm's smallest: a model in well under a second."""
+
+
+def write_dataset(folder: Path, n: int = 24, side: int = 32, zarr_format: int = 3, **replace: Any) -> Path:
+    """Bright squares on a dark ground in six regions; ``replace`` overrides parts: x, y, metadata, config."""
+    rng = np.random.default_rng(0)
+    y = np.zeros((n, side, side), np.uint8)
+    for i in range(n):
+        if i % 4:
+            top, left = rng.integers(0, side // 2, 2)
+            y[i, top : top + side // 2, left : left + side // 2] = 1
+        y[i, :2] = 2
+    x = rng.uniform(0, 0.3, (n, len(BANDS), side, side)).astype(np.float32) + 0.5 * (y == 1)[:, None]
+    x = (x * (y != 2)[:, None]).astype(np.float32)
+    metadata: dict[str, Any] = {
+        "sample_id": [f"s{i // 2}" for i in range(n)],
+        "region": [f"r{i % 6}" for i in range(n)],
+        "empty": ~(y == 1).any(axis=(1, 2)),
+    }
+    parts = {"x": x, "y": y, "metadata": metadata, "config": {"bands": list(BANDS), "patch_size": side}} | replace
+    folder.mkdir(parents=True, exist_ok=True)
+    if parts["config"] is not None:
+        lines = [f"{key} = {json.dumps(value)}" for key, value in parts["config"].items()]
+        (folder / "config.toml").write_text("\n".join(["[darts]", *lines, ""]))
+    if parts["metadata"] is not None:
+        parquet.write_table(pa.table(parts["metadata"]), folder / "metadata.parquet")
+    group = zarr.open_group(folder / "data.zarr", mode="w", zarr_format=zarr_format)
+    for name in ("x", "y"):
+        array = parts[name]
+        if array is not None:
+            # As darts writes them: one band of one patch a chunk.
+            chunks = (1, 1, *array.shape[2:]) if array.ndim == 4 else (1, *array.shape[1:])
+            group.create_array(name, data=array, chunks=chunks)
+    return folder
+
+
+def run_config(data: Path | str, artifacts: Path | str, /, **replace: Any) -> RunConfig:
+    """A run of seconds; ``replace`` merges into the camelCase content."""
+    content: dict[str, Any] = {
+        "run": "tiny-cv0-f0s42",
+        "folds": 3,
+        "objective": {"metrics": [{"name": "val/JaccardIndex"}]},
+        "data": {"uri": str(data)},
+        "artifacts": {"uri": str(artifacts)},
+        "hyperparameters": {"model_encoder": ENCODER, "batch_size": 4, "learning_rate": 3e-3},
+        "trainer": {"maxEpochs": 3, "checkValEveryNEpoch": 1},
+        "tracking": {"tensorboard": False},
+    }
+    for key, value in replace.items():
+        content[key] = content.get(key, {}) | value if isinstance(value, dict) else value
+    return RunConfig.model_validate(content)

@@ -1,0 +1,137 @@
+"""Opening and reading a data set: what is refused, and that every way of reading gives the same patches."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import zarr
+
+from crossfold_trainer import data as data_module
+from crossfold_trainer.contract.config import DataSpec
+from crossfold_trainer.data import DataSet, open_dataset
+from crossfold_trainer.errors import ConfigError
+from crossfold_trainer.loader import Loader, epoch_batches, ordered_batches
+from tests.trainer_data import BANDS, write_dataset
+
+
+def opened(folder: Path | str, bands: list[str] | None = None) -> DataSet:
+    return open_dataset(DataSpec(uri=str(folder)), bands)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_reads_what_zarr_reads(tmp_path: Path, zarr_format: int) -> None:
+    folder = write_dataset(tmp_path / "d", zarr_format=zarr_format)
+    group = zarr.open_group(folder / "data.zarr", mode="r")
+    x, y = np.asarray(group["x"]), np.asarray(group["y"])
+    rows = np.array([5, 0, 23, 5])
+    got = opened(folder).read(rows)
+    assert np.array_equal(got.x, x[rows])
+    assert np.array_equal(got.y, y[rows])
+    chosen = opened(f"file://{folder}", ["nir", "red"])
+    assert chosen.bands == ("nir", "red")
+    assert np.array_equal(chosen.read(rows).x, x[rows][:, [2, 0]])
+
+
+def test_memory_and_streaming_give_the_same_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_dataset(tmp_path / "d")
+    rows = np.arange(3, 21)
+    cpu = torch.device("cpu")
+    plan = [*epoch_batches(rows, 4, seed=42, epoch=1), *ordered_batches(rows, 5)]
+    kept = list(Loader(opened(folder), rows, cpu).batches(plan))
+    monkeypatch.setattr(data_module, "memory_limit", lambda: 1)
+    for readers in (0, 1, 4):
+        loader = Loader(opened(folder), rows, cpu, readers)
+        assert loader._kept is None
+        for (x, y), (other_x, other_y) in zip(kept, loader.batches(plan), strict=True):
+            assert torch.equal(x, other_x)
+            assert torch.equal(y, other_y)
+
+
+def test_epochs_are_shuffled_by_seed_and_epoch_alone() -> None:
+    rows = np.arange(10)
+    first = np.concatenate(epoch_batches(rows, 4, 42, 0))
+    assert len(first) == 8
+    assert np.array_equal(first, np.concatenate(epoch_batches(rows, 4, 42, 0)))
+    assert not np.array_equal(first, np.concatenate(epoch_batches(rows, 4, 42, 1)))
+    assert not np.array_equal(first, np.concatenate(epoch_batches(rows, 4, 21, 0)))
+
+
+def test_digest_follows_content(tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path / "d")
+    before = opened(folder).digest
+    assert opened(folder).digest == before
+    zarr.open_group(folder / "data.zarr", mode="r+")["x"][3] = 0.25
+    assert opened(folder).digest != before
+
+
+META: dict[str, Any] = {"sample_id": ["a"] * 24, "region": ["r"] * 24, "empty": [False] * 24}
+
+
+@pytest.mark.parametrize(
+    ("replace", "message"),
+    [
+        ({"config": None}, r"config.toml does not exist: data.uri must be the folder"),
+        ({"metadata": None}, r"metadata.parquet does not exist"),
+        ({"config": {"patch_size": 32}}, r"config.toml has no bands in \[darts\]"),
+        ({"config": {"bands": [], "patch_size": 32}}, r"bands in config.toml must be a list of names, not \[\]"),
+        ({"config": {"bands": ["a", "a", "b"], "patch_size": 32}}, "must be distinct"),
+        ({"config": {"bands": ["a", "b"], "patch_size": 32}}, "x has 3 bands, config.toml names 2"),
+        ({"config": {"bands": list(BANDS), "patch_size": 32, "classes": ["a", "b"]}}, "is for binary labels"),
+        ({"x": None}, "has no readable arrays x and y"),
+        ({"x": np.zeros((24, 3, 32, 32), np.float64)}, r"data.zarr/x must be float32 \(N, C, H, W\), not float64"),
+        ({"x": np.zeros((24, 32, 32), np.float32)}, r"must be float32 \(N, C, H, W\), not float32 \(24, 32, 32\)"),
+        ({"y": np.zeros((24, 32, 32), np.int64)}, r"data.zarr/y must be uint8 \(N, H, W\), not int64"),
+        (
+            {"x": np.zeros((23, 3, 32, 32), np.float32)},
+            "x has 23 patches, y has 24 and metadata.parquet has 24 rows",
+        ),
+        ({"metadata": {key: value[:20] for key, value in META.items()}}, "metadata.parquet has 20 rows"),
+        ({"y": np.zeros((24, 32, 16), np.uint8)}, r"x has patches of \(32, 32\) pixels, y of \(32, 16\)"),
+        ({"metadata": {"region": ["r"] * 24}}, "metadata.parquet has no column empty; it has region"),
+        (
+            {"metadata": META | {"empty": ["no"] * 24}},
+            "column empty .* must be true or false in every row; it is string",
+        ),
+        ({"metadata": META | {"empty": [None, *[False] * 23]}}, "with 1 missing"),
+    ],
+)
+def test_refused(tmp_path: Path, replace: dict[str, Any], message: str) -> None:
+    folder = write_dataset(tmp_path / "d", **replace)
+    with pytest.raises(ConfigError, match=message) as caught:
+        opened(folder)
+    assert caught.value.field == "data.uri"
+
+
+def test_unreadable_parts_are_refused(tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path / "d")
+    (folder / "metadata.parquet").write_bytes(b"no parquet")
+    with pytest.raises(ConfigError, match="metadata.parquet cannot be read"):
+        opened(folder)
+    (folder / "config.toml").write_text("[darts")
+    with pytest.raises(ConfigError, match="config.toml cannot be read"):
+        opened(folder)
+
+
+def test_a_missing_folder_and_an_unknown_scheme_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="data.uri: the folder .* does not exist"):
+        opened(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="data.uri: the scheme 'ftp://' is unknown: use one of s3, gs, az, file"):
+        opened("ftp://host/data")
+
+
+def test_an_unknown_band_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match="hyperparameters.bands: the data set has no band swir; it has red, green, nir"
+    ):
+        opened(write_dataset(tmp_path / "d"), ["red", "swir"])
+
+
+def test_an_unknown_label_is_refused_where_it_is_read(tmp_path: Path) -> None:
+    y = np.zeros((24, 32, 32), np.uint8)
+    y[17, 3, 3] = 7
+    data = opened(write_dataset(tmp_path / "d", y=y))
+    data.read(np.arange(10))
+    with pytest.raises(ConfigError, match="patch 17 has the label 7"):
+        data.read(np.arange(10, 20))

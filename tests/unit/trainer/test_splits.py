@@ -1,0 +1,209 @@
+"""Splits: the same rows as scikit-learn's splitters, golden memberships, and what is refused."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from sklearn import model_selection as sk
+
+from crossfold_trainer.contract.config import FoldMethod, seed_sequence
+from crossfold_trainer.errors import ConfigError
+from crossfold_trainer.splits import Metadata, fold_indices, make_splits
+from tests.trainer_data import run_config
+
+
+def reference(method: FoldMethod, n: int, seed: int) -> Any:
+    match method:
+        case FoldMethod.K_FOLD:
+            return sk.KFold(n)
+        case FoldMethod.SHUFFLE:
+            return sk.StratifiedShuffleSplit(n, test_size=0.1, random_state=seed)
+        case FoldMethod.STRATIFIED:
+            return sk.StratifiedKFold(n, shuffle=True, random_state=seed)
+        case FoldMethod.REGION:
+            return sk.GroupShuffleSplit(n, random_state=seed)
+        case FoldMethod.REGION_STRATIFIED:
+            return sk.StratifiedGroupKFold(n, shuffle=True, random_state=seed)
+        case _:
+            raise AssertionError(method)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    method=st.sampled_from([m for m in FoldMethod if m is not FoldMethod.NONE]),
+    positive=st.lists(st.booleans(), min_size=20, max_size=80),
+    n=st.integers(2, 5),
+    groups=st.integers(5, 12),
+    seed=st.integers(0, 9999),
+)
+def test_folds_are_those_of_scikit_learn(
+    method: FoldMethod, positive: list[bool], n: int, groups: int, seed: int
+) -> None:
+    flags = np.array(positive)
+    assume(n <= flags.sum() <= len(flags) - n)
+    regions = np.array([f"r{i * 7 % groups}" for i in range(len(flags))])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = list(reference(method, n, seed).split(np.zeros(len(flags)), flags, regions))
+    for (train, val), (sk_train, sk_val) in zip(fold_indices(flags, regions, method, n, seed), expected, strict=True):
+        assert train.tolist() == sorted(sk_train)
+        assert val.tolist() == sorted(sk_val)
+
+
+def table(n: int = 24) -> Metadata:
+    """Six regions in turn, four samples one after the other, every fifth patch empty."""
+    return Metadata(
+        empty=np.arange(n) % 5 == 0,
+        region=np.array([f"r{i % 6}" for i in range(n)]),
+        sample_id=np.array([f"s{i // 6}" for i in range(n)]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "fold", "seed", "val"),
+    [
+        ("KFold", 0, 42, [0, 1, 2, 3, 4, 5, 6, 7]),
+        ("KFold", 2, 42, [16, 17, 18, 19, 20, 21, 22, 23]),
+        ("Stratified", 0, 42, [0, 3, 8, 11, 12, 15, 16, 17]),
+        ("Stratified", 1, 21, [4, 5, 7, 12, 13, 14, 15, 16]),
+        ("Shuffle", 0, 42, [8, 9, 15]),
+        ("Shuffle", 2, 69, [0, 3, 9]),
+        ("Region", 0, 42, [0, 1, 6, 7, 12, 13, 18, 19]),
+        ("Region", 1, 1824, [1, 4, 7, 10, 13, 16, 19, 22]),
+        ("RegionStratified", 0, 42, [1, 2, 7, 8, 13, 14, 19, 20]),
+        ("RegionStratified", 2, 42, [3, 5, 9, 11, 15, 17, 21, 23]),
+        ("RegionStratified", 0, 21, [1, 3, 7, 9, 13, 15, 19, 21]),
+        ("None", 0, 42, list(range(24))),
+    ],
+)
+def test_golden_memberships(method: str, fold: int, seed: int, val: list[int]) -> None:
+    folds = 1 if method == "None" else 3
+    config = run_config("d", "a", foldMethod=method, folds=folds, fold=fold, seed=seed)
+    splits = make_splits(table(), config, batch_size=4)
+    assert splits.val.tolist() == val
+    assert splits.test.tolist() == []
+    if method == "None":
+        assert splits.train.tolist() == val
+        assert set(splits.parts(24)) == {"both"}
+    else:
+        assert sorted([*splits.train, *splits.val]) == list(range(24))
+
+
+def test_golden_seeds() -> None:
+    expected = (42, 21, 69, 1824, 409, 4506, 4012, 3657, 2286, 1679, 8935, 1424, 9674, 6912, 520)
+    assert seed_sequence(15) == expected
+
+
+@pytest.mark.parametrize(
+    ("data", "test", "val"),
+    [
+        (
+            {"split": {"method": "Random", "testFraction": 0.25}},
+            [0, 8, 9, 11, 16, 18],
+            [1, 4, 7, 10, 13, 19, 22],
+        ),
+        (
+            {"split": {"method": "Region", "values": ["r1", "r4"]}},
+            [1, 4, 7, 10, 13, 16, 19, 22],
+            [2, 3, 8, 9, 14, 15, 20, 21],
+        ),
+    ],
+)
+def test_golden_test_parts(data: dict[str, Any], test: list[int], val: list[int]) -> None:
+    splits = make_splits(table(), run_config("d", "a", data=data), batch_size=2)
+    assert splits.test.tolist() == test
+    assert splits.val.tolist() == val
+    assert not set(splits.test) & set(splits.train)
+
+
+def test_subsample_draws_what_pandas_draws() -> None:
+    splits = make_splits(table(), run_config("d", "a", data={"subsample": 12}), batch_size=2)
+    drawn = pd.DataFrame({"row": range(24)}).sample(12, random_state=42).index
+    assert sorted([*splits.train, *splits.val]) == sorted(drawn)
+
+
+def test_random_test_part_is_redrawn_until_it_holds_a_positive() -> None:
+    first = np.random.RandomState(42).permutation(40)[:4]
+    assert not {7, 23} & set(first)  # so that the first draw has to be refused
+    metadata = Metadata(empty=~np.isin(np.arange(40), (7, 23)))
+    config = run_config("d", "a", foldMethod="None", folds=1, data={"split": {"method": "Random", "testFraction": 0.1}})
+    splits = make_splits(metadata, config, batch_size=2)
+    assert len(splits.test) == 4
+    assert {7, 23} & set(splits.test.tolist())
+
+
+def test_digest_follows_membership() -> None:
+    one, again, other = (
+        make_splits(table(), run_config("d", "a", seed=seed), batch_size=2).digest(24) for seed in (42, 42, 21)
+    )
+    assert one == again != other
+
+
+REGIONS = "data.split.values: no patch is of region r9; there are r0, r1, r2, r3, r4, r5"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "replace", "message"),
+    [
+        (table(), {"data": {"split": {"method": "Region", "values": ["r9"]}}}, REGIONS),
+        (
+            table(),
+            {"data": {"split": {"method": "Sample", "values": ["x"]}}},
+            "no patch is of sample x; there are s0, s1",
+        ),
+        (
+            table(),
+            {"data": {"split": {"method": "Sample", "values": ["s0", "s1", "s2", "s3"]}}},
+            "every sample is in the test part",
+        ),
+        (table(), {"folds": 7}, "7 folds by RegionStratified need at least 7 regions; the train part has 6"),
+        (table(), {"folds": 30, "foldMethod": "Stratified"}, "the train part has 24 patches, too few for 30 folds"),
+        (
+            Metadata(np.arange(24) > 1, table().region),
+            {},
+            "3 folds by RegionStratified need at least 3 patches with positive pixels; the train part has 2",
+        ),
+        (
+            Metadata(np.arange(24) % 6 != 0, table().region),
+            {},
+            "crossValidation.foldMethod: fold [0-9], [0-9] has no patch with positive pixels in its validation part",
+        ),
+        (
+            Metadata(np.ones(24, bool), table().region),
+            {},
+            "none of the 24 patches of the train part has a positive pixel",
+        ),
+        (Metadata(table().empty), {}, "metadata.parquet has no column region, which foldMethod RegionStratified needs"),
+        (
+            Metadata(table().empty, table().region),
+            {"data": {"split": {"method": "Sample", "values": ["s0"]}}},
+            "no column sample_id",
+        ),
+        (
+            table(),
+            {"data": {"split": {"method": "Random", "testFraction": 0.99}}},
+            "data.split.testFraction: 0.99 of 24 patches leaves 0 to train on",
+        ),
+    ],
+)
+def test_refused(metadata: Metadata, replace: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_splits(metadata, run_config("d", "a", **replace), batch_size=2)
+
+
+def test_a_train_part_smaller_than_a_batch_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"batch_size: the train part of fold 0 has 16 patches, fewer than one batch of 17"
+    ):
+        make_splits(table(), run_config("d", "a"), batch_size=17)
+
+
+def test_contiguous_folds_without_a_positive_only_warn() -> None:
+    metadata = Metadata(np.arange(24) > 3)
+    splits = make_splits(metadata, run_config("d", "a", foldMethod="KFold", fold=0, folds=12), batch_size=2)
+    assert splits.warnings
+    assert "cannot be scored" in splits.warnings[0]

@@ -1,0 +1,93 @@
+"""Augmentations: masks move with images, ignored pixels stay, values stay in range, seeds repeat."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from crossfold_trainer.contract.hyperparameters import AUGMENTATIONS
+from crossfold_trainer.transforms import compose
+
+MOVES = ("HorizontalFlip", "VerticalFlip", "RandomRotate90", "D4")
+RECOLOURS = tuple(name for name in AUGMENTATIONS if name not in MOVES)
+
+
+def batch(height: int = 6, width: int = 6, n: int = 64) -> tuple[Tensor, Tensor]:
+    """Images whose first band tells each pixel's place and whose second repeats the label."""
+    generator = torch.Generator().manual_seed(1)
+    y = torch.randint(3, (n, height, width), dtype=torch.uint8, generator=generator)
+    place = (torch.arange(height * width, dtype=torch.float32) / (height * width)).view(1, height, width)
+    x = torch.stack([place.expand(n, -1, -1), y.float() / 2], dim=1)
+    return x, y
+
+
+def augmented(names: list[str], x: Tensor, y: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(seed)
+    return compose(names)(x, y)
+
+
+@pytest.mark.parametrize("name", MOVES)
+@pytest.mark.parametrize("width", [6, 8])
+def test_masks_move_with_images(name: str, width: int) -> None:
+    x, y = batch(width=width)
+    new_x, new_y = augmented([name], x, y)
+    assert new_x.shape == x.shape
+    assert torch.equal(new_x[:, 1], new_y.float() / 2)
+    assert torch.equal(new_x[:, 0].flatten(1).sort().values, x[:, 0].flatten(1).sort().values)
+    moved = (new_x[:, 0] != x[:, 0]).flatten(1).any(1).float().mean()
+    assert 0.15 < moved < 0.85
+
+
+def test_all_eight_symmetries_come_up() -> None:
+    x, y = batch(n=400)
+    seen = {tuple(image.flatten().tolist()) for image in augmented(["D4"], x, y)[0][:, 0]}
+    assert len(seen) == 8
+
+
+def test_both_flips_and_turns_are_one_d4_that_always_happens_first() -> None:
+    x, y = batch(n=800)
+    names = ["Posterize", "HorizontalFlip", "VerticalFlip", "RandomRotate90"]
+    counts: dict[tuple[float, ...], int] = {}
+    for image in augmented(names[1:], x, y)[0][:, 0]:
+        key = tuple(image.flatten().tolist())
+        counts[key] = counts.get(key, 0) + 1
+    assert len(counts) == 8
+    assert max(counts.values()) < 150  # each of them as likely, the identity too
+    torch.manual_seed(3)
+    first = compose(names)(x, y)
+    torch.manual_seed(3)
+    assert torch.equal(first[0], compose(["Posterize"])(*compose(names[1:])(x, y))[0])
+
+
+@pytest.mark.parametrize("name", RECOLOURS)
+def test_recolouring_stays_in_range_and_leaves_ignored_pixels(name: str) -> None:
+    x, y = batch()
+    x = torch.rand(x.shape, generator=torch.Generator().manual_seed(2)) * (y != 2).unsqueeze(1)
+    new_x, new_y = augmented([name], x, y)
+    assert torch.equal(new_y, y)
+    assert new_x.min() >= 0
+    assert new_x.max() <= 1
+    ignored = (y == 2).unsqueeze(1).expand_as(x)
+    assert not new_x[ignored].any()
+    touched = (new_x != x).flatten(1).any(1).float().mean()
+    assert touched == 1 if name == "Posterize" else 0.3 < touched < 0.7
+
+
+def test_posterize_keeps_16_levels() -> None:
+    x = torch.rand(2, 1, 32, 32)
+    new, _ = augmented(["Posterize"], x, torch.zeros(2, 32, 32, dtype=torch.uint8))
+    assert len(new.unique()) <= 16
+    assert (new - x).abs().max() <= 16 / 255
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_a_seed_repeats(name: str) -> None:
+    x, y = batch()
+    one, again, other = (augmented([name], x, y, seed) for seed in (5, 5, 6))
+    assert torch.equal(one[0], again[0])
+    assert torch.equal(one[1], again[1])
+    if name != "Posterize":
+        assert not torch.equal(one[0], other[0])
+
+
+def test_tiny_patches_can_be_blurred() -> None:
+    augmented(["Blur"], torch.rand(4, 1, 2, 2), torch.zeros(4, 2, 2, dtype=torch.uint8))
