@@ -1,4 +1,4 @@
-"""Building and pushing images with buildah, in storage of our own that clusters come and go by."""
+"""Building images with buildah, in storage of our own that clusters come and go by."""
 
 import os
 import shutil
@@ -48,6 +48,16 @@ def _environment() -> dict[str, str]:
 def _buildah(*arguments: str) -> str:
     env = _environment()
     return run(_command(arguments), env=env, cwd=home()).strip()
+
+
+def storage() -> Path:
+    """The root of the builder's storage, a containers-storage with the overlay driver."""
+    return home() / "var-lib/containers/storage"
+
+
+def config(name: str) -> bytes:
+    """An image's configuration, byte for byte: its digest is the image's identity."""
+    return _buildah("inspect", "--type", "image", "--format", "{{.Config}}", name).encode()
 
 
 def exists(name: str) -> bool:
@@ -129,21 +139,6 @@ def _wheel_cache() -> Path:
     if shutil.which("uv"):
         return Path(run(["uv", "cache", "dir"]).strip())
     return cache() / "wheels"
-
-
-def push(identity: str, target: str, shown: Step) -> str:
-    """Pushes an image to a registry without TLS; returns its digest."""
-
-    def on_line(line: str) -> None:
-        shown.detail = line[:80]
-
-    digest = home() / "var-lib/containers/tmp/digest"
-    digest.unlink(missing_ok=True)
-    options = ["--tls-verify=false", "--format", "oci", "--compression-format", "zstd", "--disable-compression=false"]
-    env = _environment()
-    command = ["push", *options, "--digestfile", "/var/lib/containers/tmp/digest", identity, f"docker://{target}"]
-    follow(_command(command), on_line, env=env, cwd=home())
-    return digest.read_text().strip()
 
 
 def prune() -> None:

@@ -41,13 +41,12 @@ PAUSE = Program("pause", "tools", "./pause", "pause")
 REACH = Program("reach", "tools", "./reach", "reach")
 COREDNS = Program("coredns", "tools", "./coredns", "CoreDNS 1.15.0")
 VERSITYGW = Program("versitygw", "tools", "github.com/versity/versitygw/cmd/versitygw", "versitygw 1.8.0 (S3 server)")
-REGISTRY = Program("registry", "tools", "./registry", "distribution 3.1.2 (image registry)")
 HELM = Program("helm", "tools", "helm.sh/helm/v4/cmd/helm", "Helm 4.3.1")
 KIND = Program("kind", "kind", "sigs.k8s.io/kind", "kind")
 
 # The names under which the one Kubernetes binary is called.
 KUBERNETES_NAMES = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
-NODE_PROGRAMS = (KUBERNETES, PAUSE, REACH, COREDNS, VERSITYGW, REGISTRY, HELM)
+NODE_PROGRAMS = (KUBERNETES, PAUSE, REACH, COREDNS, VERSITYGW, HELM)
 
 
 def built(program: Program) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from devcluster import cgroups, components, credentials, reach, requirements, runtime, s3
 from devcluster.api import Api, ApiError, answers
-from devcluster.builds import COREDNS, HELM, KUBERNETES, KUBERNETES_NAMES, PAUSE, REGISTRY, VERSITYGW, built
+from devcluster.builds import COREDNS, HELM, KUBERNETES, KUBERNETES_NAMES, PAUSE, VERSITYGW, built
 from devcluster.console import DevclusterError, say, step
 from devcluster.files import write, write_json
 from devcluster.locks import exclusive
@@ -50,7 +50,6 @@ def up(state: State) -> None:
             s3.create_buckets(state, network)
             for component in components.s3_servers(state, network):
                 _ensure(node, component)
-            _ensure(node, components.registry(state, network))
         api = _control_plane(state, node, network)
         _node_components(state, node, network, api)
         with step("check: a pod reaches kubernetes.default by name, and both S3 servers"):
@@ -62,7 +61,7 @@ def up(state: State) -> None:
 def _install_programs(state: State) -> None:
     """Links the programs into the state folder, where the node sees them under the names they are called by."""
     links = {name: KUBERNETES for name in KUBERNETES_NAMES}
-    links |= {"pause": PAUSE, "coredns": COREDNS, "registry": REGISTRY, "helm": HELM}
+    links |= {"pause": PAUSE, "coredns": COREDNS, "helm": HELM}
     links |= {s3.component(name): VERSITYGW for name in ("data", "artifacts")}
     state.bin.mkdir(parents=True, exist_ok=True)
     for name, program in links.items():
@@ -101,12 +100,10 @@ def _prepare(state: State, node: Node) -> Network:
     return network_of(state)
 
 
-def _ensure(node: Node, component: components.Component) -> bool:
-    """Starts a component that does not run; tells whether it had to."""
-    if node.running(component.name):
-        return False
-    node.start(component.name, component.arguments, component.environment)
-    return True
+def _ensure(node: Node, component: components.Component) -> None:
+    """Starts a component that does not run."""
+    if not node.running(component.name):
+        node.start(component.name, component.arguments, component.environment)
 
 
 def _wait(what: str, node: Node, component: str, state: State, answer: Callable[[], bool]) -> None:
@@ -157,9 +154,9 @@ def _write_kubeconfigs(state: State, network: Network) -> None:
 def _node_components(state: State, node: Node, network: Network, api: Api) -> None:
     with step("node: containerd, kubelet, kube-proxy, CoreDNS"):
         runtime.configure(state, network)
-        if _ensure(node, components.containerd(state)):
-            _wait("containerd", node, "containerd", state, lambda: _containerd_answers(node))
-            runtime.import_pause(node)
+        _ensure(node, components.containerd(state))
+        _wait("containerd", node, "containerd", state, lambda: _containerd_answers(node))
+        runtime.import_pause(node)
         _ensure(node, components.kubelet(state, network))
         _ensure(node, components.proxy(state, network))
         _ensure(node, components.coredns(state, network))
@@ -193,7 +190,7 @@ def down(state: State) -> None:
 def status(state: State) -> dict[str, object]:
     """What runs."""
     node = Node(state)
-    names = [*KUBERNETES_NAMES[:-1], "containerd", "coredns", "registry", *(s3.component(name) for name in ("data", "artifacts"))]
+    names = [*KUBERNETES_NAMES[:-1], "containerd", "coredns", *(s3.component(name) for name in ("data", "artifacts"))]
     running = {name: node.running(name) for name in names}
     return {
         "up": all(running.values()) and state.ready.exists(),

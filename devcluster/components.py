@@ -6,7 +6,7 @@ from pathlib import Path
 from devcluster import cgroups, credentials, s3
 from devcluster.files import write_json
 from devcluster.network import APISERVER_PORT, DNS_READY_PORT, Network
-from devcluster.paths import NODE_IMAGES, State
+from devcluster.paths import State
 from devcluster.runtime import SOCKET
 
 # Collects garbage rarely while there is memory, often beyond a limit: half the CPU on a small machine.
@@ -200,20 +200,6 @@ def coredns(state: State, network: Network) -> Component:
 }}
 """)
     return Component("coredns", ("-conf", str(state.seen_by_node(corefile))), _GO)
-
-
-def registry(state: State, network: Network) -> Component:
-    """The image registry, over layers that outlive the cluster."""
-    config = state.config / "registry.json"
-    settings = {
-        "version": "0.1",
-        "log": {"level": "warn", "accesslog": {"disabled": True}},
-        "storage": {"filesystem": {"rootdirectory": str(NODE_IMAGES)}, "delete": {"enabled": True}},
-        # The secret signs uploads under way between several registries; there is one.
-        "http": {"addr": network.registry, "secret": "devcluster"},
-    }
-    write_json(config, settings)
-    return Component("registry", ("serve", str(state.seen_by_node(config))), {"OTEL_TRACES_EXPORTER": "none"})
 
 
 def s3_servers(state: State, network: Network) -> list[Component]:

@@ -1,4 +1,4 @@
-"""The project's images: built from images/*.Dockerfile, pushed to the cluster's registry, pulled by its containerd."""
+"""The project's images: built from images/*.Dockerfile and loaded into the cluster."""
 
 import hashlib
 import json
@@ -9,11 +9,10 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from devcluster import builder, cluster, requirements, runtime
+from devcluster import builder, cluster, loader, requirements, runtime
 from devcluster.console import say, step
 from devcluster.files import write
 from devcluster.locks import exclusive
-from devcluster.node import Node
 from devcluster.paths import REPOSITORY, State, cache
 
 TAG = "dev"
@@ -37,7 +36,7 @@ class Image:
     @property
     def repository(self) -> str:
         """Its name without a tag, as pods use it."""
-        return f"{runtime.REGISTRY_HOST}/crossfold/{self.name}"
+        return f"{runtime.IMAGE_HOST}/{self.name}"
 
     @property
     def reference(self) -> str:
@@ -121,16 +120,12 @@ def _build(image: Image) -> str:
 
 def _load(state: State, image: Image, identity: str) -> str:
     """Brings an image to the cluster's containerd; returns its digest."""
-    node, network = Node(state), cluster.network_of(state)
     record = state.config / "images" / f"{image.name}.json"
     known = json.loads(record.read_text()) if record.exists() else {}
     if known.get("id") == identity:
         return str(known["digest"])
-    with step(f"image {image.name}: push to the cluster's registry") as shown:
-        digest = builder.push(identity, f"{network.registry}/crossfold/{image.name}:{TAG}", shown)
-    with step(f"image {image.name}: pull into the node"):
-        for reference in (image.reference, f"{image.repository}@{digest}"):
-            node.run(runtime.pull_command(state, reference))
+    with step(f"image {image.name}: load into the node"):
+        digest = loader.load(state, image.reference, builder.config(identity), loader.layers_of(builder.storage(), identity))
     write(record, json.dumps({"id": identity, "digest": digest}))
     return digest
 

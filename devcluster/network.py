@@ -11,7 +11,6 @@ from devcluster.shell import run
 _FIRST, _COUNT = 200, 50
 
 APISERVER_PORT = 6443
-REGISTRY_PORT = 5000
 DNS_READY_PORT = 8181
 
 
@@ -38,7 +37,7 @@ class Network:
 
     @property
     def gateway(self) -> str:
-        """The node: where pods and the host find the API server, DNS, S3 and the registry."""
+        """The node: where pods and the host find the API server, DNS and S3."""
         return f"10.{self.octet}.0.1"
 
     @property
@@ -60,11 +59,6 @@ class Network:
     def dns_ready(self) -> str:
         """The URL that tells whether DNS answers."""
         return f"http://{self.gateway}:{DNS_READY_PORT}/ready"
-
-    @property
-    def registry(self) -> str:
-        """The image registry's host and port."""
-        return f"{self.gateway}:{REGISTRY_PORT}"
 
 
 def choose(key: str) -> Network:

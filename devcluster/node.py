@@ -16,7 +16,7 @@ from pathlib import Path
 from devcluster import cgroups
 from devcluster.console import DevclusterError
 from devcluster.network import Network
-from devcluster.paths import NODE_IMAGES, NODE_STATE, State, image_layers
+from devcluster.paths import NODE_STATE, State
 from devcluster.shell import run
 
 _BRIDGE = "cni0"
@@ -25,15 +25,13 @@ _EXEC_S = 2.0
 _END_S = 20.0
 
 # What the node's own /run, /var/lib and /var/log are: the host's stay untouched. The working directory is the state
-# folder, and the image layers are held open: both stay at hand even when one of these mounts covers them.
+# folder, so that relative names hold even when one of these mounts covers the checkout.
 _ENTER_SCRIPT = f"""set -e
 mount --make-rshared /
 mount -t proc proc /proc
-exec 3< "$1"
 mount -t tmpfs -o mode=755 tmpfs /run
-mkdir {NODE_STATE} {NODE_IMAGES} /run/lock
+mkdir {NODE_STATE} /run/lock
 mount --bind . {NODE_STATE}
-mount --bind /proc/self/fd/3 {NODE_IMAGES}
 mount --bind lib /var/lib
 mount --bind log /var/log
 exec {NODE_STATE}/bin/pause "$PWD"
@@ -70,9 +68,7 @@ class Node:
             return
         cgroups.create(self._state)
         unshare = "exec unshare --mount --net --ipc --uts --pid --fork --propagation private sh -c"
-        images = image_layers()
-        images.mkdir(parents=True, exist_ok=True)
-        script = f"{cgroups.join_script(self._state)}; {unshare} {shlex.quote(_ENTER_SCRIPT)} sh {shlex.quote(str(images))}"
+        script = f"{cgroups.join_script(self._state)}; {unshare} {shlex.quote(_ENTER_SCRIPT)}"
         log = self._state.logs / "node.log"
         with log.open("a") as file:
             subprocess.Popen(

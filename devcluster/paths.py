@@ -11,9 +11,6 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # at most 108 characters), and configuration that names no path of this machine.
 NODE_STATE = Path("/run/crossfold")
 
-# And the cache's image layers here.
-NODE_IMAGES = Path("/run/images")
-
 
 @dataclass(frozen=True)
 class State:
@@ -75,8 +72,3 @@ def cache() -> Path:
     """What outlives clusters and checkouts: binaries, the Go toolchain, image layers."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "crossfold"
-
-
-def image_layers() -> Path:
-    """What the image registry stores; kept between clusters."""
-    return cache() / "registry"

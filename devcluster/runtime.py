@@ -13,18 +13,16 @@ from devcluster.paths import State
 NAMESPACE = "k8s.io"
 SOCKET = "/run/containerd/containerd.sock"
 
-# The images of this project. The host exists in no DNS: containerd is told where it is, and `images` pushes there.
-REGISTRY_HOST = "registry.internal"
+# The host in the names of this project's images. It exists in no DNS: they are loaded, never pulled.
+IMAGE_HOST = "crossfold.internal"
 
-PAUSE_IMAGE = f"{REGISTRY_HOST}/devcluster/pause:1"
+PAUSE_IMAGE = f"{IMAGE_HOST}/devcluster/pause:1"
 
 
 def configure(state: State, network: Network) -> None:
     """Writes containerd's configuration and the pods' network's."""
-    certificates = state.config / "certs.d"
     # restrict_oom_score_adj: a machine without CAP_SYS_RESOURCE cannot lower an OOM score, and runc would die of it
     # ("can't get final child's PID from pipe: EOF").
-    # discard_unpacked_layers: the registry keeps the compressed layers; a second copy of gigabytes serves nothing.
     write(
         state.config / "containerd.toml",
         f"""version = 2
@@ -41,28 +39,16 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{PAUSE_IMAGE}"
   restrict_oom_score_adj = true
-  max_concurrent_downloads = 4
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
     conf_dir = "{state.seen_by_node(state.config / "cni")}"
-  [plugins."io.containerd.grpc.v1.cri".registry]
-    config_path = "{state.seen_by_node(certificates)}"
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "overlayfs"
     default_runtime_name = "runc"
-    discard_unpacked_layers = true
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
       runtime_type = "io.containerd.runc.v2"
       [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
         SystemdCgroup = false
-""",
-    )
-    write(
-        certificates / REGISTRY_HOST / "hosts.toml",
-        f"""server = "http://{network.registry}"
-
-[host."http://{network.registry}"]
-  capabilities = ["pull", "resolve"]
 """,
     )
     bridge = {
@@ -80,17 +66,13 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
 
 
 def import_pause(node: Node) -> None:
-    """Gives containerd the image of the pods' sandbox; the same image holds the check of `reach`."""
+    """Gives containerd the image of the pods' sandbox, unless it has it; the same image holds the check of `reach`."""
+    if PAUSE_IMAGE in node.run([*ctr(), "images", "list", "--quiet"]).split():
+        return
     content = oci.archive(PAUSE_IMAGE, {"/pause": built(PAUSE), "/reach": built(REACH)}, "/pause")
     with tempfile.NamedTemporaryFile(suffix=".tar") as file:
         Path(file.name).write_bytes(content)
         node.run([*ctr(), "images", "import", file.name])
-
-
-def pull_command(state: State, reference: str) -> list[str]:
-    """The command that pulls an image of ours from the cluster's registry, for use in the node."""
-    hosts = str(state.seen_by_node(state.config / "certs.d"))
-    return [*ctr(), "images", "pull", "--hosts-dir", hosts, reference]
 
 
 def ctr() -> list[str]:
