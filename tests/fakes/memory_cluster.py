@@ -9,6 +9,7 @@ import itertools
 import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from crossfold_operator import observe
@@ -55,12 +56,21 @@ def merge(target: Any, patch: Any) -> Any:
     return out
 
 
-def _with_status(obj: Obj) -> tuple[Obj, list[str]]:
+# Objects are never changed in place, so that the same judgement may serve many of them: tests repeat themselves.
+
+
+@lru_cache(maxsize=4096)
+def _created(text: str) -> tuple[Obj, list[str]]:
+    return admission.admit(json.loads(text), None)
+
+
+@lru_cache(maxsize=4096)
+def _status(kind: str, text: str) -> tuple[Obj, list[str]]:
     """What the schema makes of a status; rules over the spec need not be asked again while it stays."""
-    schema = admission.schema_of_kind(Kind(obj["kind"]))["properties"]["status"]
-    status = admission._defaulted(obj.get("status", {}), schema)
+    schema = admission.schema_of_kind(Kind(kind))["properties"]["status"]
+    status = admission._defaulted(json.loads(text), schema)
     found = [*admission._unknown(status, schema, "status"), *admission._mismatches(status, schema, "status")]
-    return {**obj, "status": status}, [f"{path}: {text}" for path, text in found]
+    return status, [f"{path}: {text}" for path, text in found]
 
 
 class MemoryCluster:
@@ -219,8 +229,11 @@ class MemoryCluster:
         manifest = json.loads(json.dumps(manifest, allow_nan=False))
         if Kind(manifest["kind"]) not in OWN_KINDS:
             return manifest
-        if old is not None and manifest["spec"] == old["spec"]:
-            defaulted, problems = _with_status(manifest)
+        if old is None:
+            defaulted, problems = _created(json.dumps(manifest))
+        elif manifest["spec"] == old["spec"]:
+            status, problems = _status(manifest["kind"], json.dumps(manifest.get("status", {})))
+            defaulted = {**manifest, "status": status}
         else:
             defaulted, problems = admission.admit(manifest, old)
         if problems:

@@ -35,7 +35,9 @@ def made_up(*parts: Any) -> float:
 
 def result_of(config: RunConfig, **changes: Any) -> RunResult:
     """What an honest trainer finds: a pure function of the configuration."""
-    values = {m.name: made_up(m.name, config.hyperparameters, config.fold, config.seed) for m in config.objective.metrics}
+    values = {
+        m.name: made_up(m.name, config.hyperparameters, config.fold, config.seed) for m in config.objective.metrics
+    }
     score = run_score(values, config.objective)
     content: dict[str, Any] = {
         "digest": config.digest,
@@ -92,7 +94,9 @@ OUT_OF_MEMORY = Ending(exit_code=71, message='{"failure":{"class":"OutOfMemory",
 INTERRUPTED = Ending(exit_code=75, message="checkpoint saved")
 OOM_KILLED = Ending(exit_code=137, message="", reason="OOMKilled")
 EVICTED = Ending(exit_code=143, message="", disrupted=True)
-LOST = Ending(pod_gone=True, condition=("Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit"))
+LOST = Ending(
+    pod_gone=True, condition=("Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
+)
 NO_RESULT = Ending(message="training done")
 DEADLINE = Ending(
     pod_gone=True, condition=("Failed", "DeadlineExceeded", "Job was active longer than specified deadline")
@@ -106,9 +110,7 @@ Script = Callable[[str, int], Ending]
 class World:
     """Reconciles what is woken, starts and ends Jobs, and lets time pass."""
 
-    def __init__(
-        self, cluster: MemoryCluster, script: Script | None = None, settings: Settings | None = None
-    ) -> None:
+    def __init__(self, cluster: MemoryCluster, script: Script | None = None, settings: Settings | None = None) -> None:
         self.cluster = cluster
         self.script: Script = script or (lambda run, attempt: SUCCESS)
         self.settings = settings or Settings(trainer_image="registry/trainer:1")
@@ -153,7 +155,7 @@ class World:
         """Jobs that are under way, in the order in which they are taken up."""
         return [
             job
-            for job in sorted(self.cluster.of(Kind.JOB), key=lambda j: (_numbers(j["metadata"]["name"])))
+            for job in sorted(self.cluster.of(Kind.JOB), key=lambda j: _numbers(j["metadata"]["name"]))
             if not job.get("status", {}).get("conditions") and not job["metadata"].get("deletionTimestamp")
         ]
 
@@ -221,7 +223,7 @@ class World:
         raise AssertionError("no end")
 
     async def _let_time_pass(self) -> bool:
-        waits = [seconds for seconds in self.again.values()]
+        waits = list(self.again.values())
         waiting = any(self._ending(job).waiting for job in self.unfinished())
         if not waits or not waiting:
             return False

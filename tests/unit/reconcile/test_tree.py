@@ -301,9 +301,7 @@ async def test_a_missing_secret_is_named() -> None:
 
 
 async def test_a_failed_run_fails_its_trial_and_starts_no_further_run_of_it() -> None:
-    it = world(
-        tune(parallelism=1), script=lambda run, attempt: w.OOM_KILLED if run.startswith("t-cv1-") else w.SUCCESS
-    )
+    it = world(tune(parallelism=1), script=lambda run, attempt: w.OOM_KILLED if run.startswith("t-cv1-") else w.SUCCESS)
     await it.run()
     status = it.cluster.status(Kind.TUNE, "t")
     assert (status["phase"], status["trials"]["failed"], status["trials"]["complete"]) == ("Complete", 1, 3)
