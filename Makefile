@@ -36,7 +36,7 @@ $(CACHE)/uv-$(UV_VERSION)/bin/uv:
 demo: env  ## the main job, on a real cluster of one machine: a search over real imagery
 	@$(DEV) up
 	@$(DEV) images > .state/images.json
-	@$(PY) examples/quickstart/demo.py
+	@PYTHONPATH=. $(PY) examples/quickstart/demo.py
 
 test: env cluster-up images  ## every test, from unit to end-to-end
 	@eval "$$($(DEV) env)" && $(PY) -m pytest --durations=15 $(PYTEST_ARGS)

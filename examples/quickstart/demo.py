@@ -1,0 +1,107 @@
+"""What `make demo` does once cluster and images are there: the chart, the data set, a Tune, and its result.
+
+Run again it changes nothing: what is there is found, and a Tune that is over is only shown.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from devcluster import cluster, install, s3
+from devcluster.paths import default_state
+
+HERE = Path(__file__).resolve().parent
+NAMESPACE = "default"
+NAME = "quickstart"
+DATA = "landsat"
+
+
+def title(text: str) -> None:
+    """A headline with an empty line before it."""
+    print(f"\n=== {text}", flush=True)
+
+
+def baselines(folder: Path) -> list[dict[str, Any]]:
+    """What predictors without a model score, as make_dataset.py left it beside the data."""
+    found: list[dict[str, Any]] = json.loads((folder / "baselines.json").read_text())["predictors"]
+    return found
+
+
+def comparison(predictors: list[dict[str, Any]], best: dict[str, Any]) -> str:
+    """The best trial beside the predictors without a model, as bars."""
+    rows = [(p["name"], p["mean"], "") for p in predictors]
+    rows.append((f"trial {best['trial']}", float(best["score"]), f" ± {float(best['std']):.3f}"))
+    return "\n".join(f"  {name:<8} {score:.3f}{spread:<8} {'█' * round(40 * score)}" for name, score, spread in rows)
+
+
+def main() -> int:
+    """Run the demo; returns the exit status."""
+    start = time.monotonic()
+    state = default_state()
+    servers = s3.servers(state, cluster.network_of(state))
+    environment = {
+        **os.environ,
+        "KUBECONFIG": str(state.kubeconfig),
+        "PATH": f"{state.bin}:{os.environ['PATH']}",
+    }
+
+    def run(*command: str | Path, **extra: str) -> None:
+        subprocess.run([str(word) for word in command], env=environment | extra, check=True)
+
+    title("operator: helm upgrade --install crossfold charts/crossfold")
+    install.install(state)
+    install.connect(state, NAMESPACE)
+
+    title("data: a Landsat scene with its land cover, as tiles in an S3 bucket")
+    data = servers["data"]
+    run(
+        *(sys.executable, HERE / "make_dataset.py", f"s3://{data.bucket}/{DATA}"),
+        *("--endpoint", data.endpoint, "--region", data.region),
+        AWS_ACCESS_KEY_ID=data.access_key,
+        AWS_SECRET_ACCESS_KEY=data.secret_key,
+    )
+
+    title(f"search: kubectl apply -f {HERE.relative_to(Path.cwd()) / 'tune.yaml'}")
+    run("kubectl", "apply", "-n", NAMESPACE, "-f", HERE / "tune.yaml")
+    followed = subprocess.run(
+        [Path(sys.executable).parent / "crossfold", "watch", NAME, "-n", NAMESPACE], env=environment, check=False
+    )
+    if followed.returncode:
+        return followed.returncode
+
+    shown = subprocess.run(
+        ["kubectl", "get", "tune", NAME, "-n", NAMESPACE, "-o", "json"],
+        env=environment,
+        check=True,
+        capture_output=True,
+    )
+    best = json.loads(shown.stdout)["status"]["best"]
+    title("is it better than no model? val/JaccardIndex, mean over the folds")
+    # The bucket of the dev cluster's S3 server is a folder.
+    print(comparison(baselines(state.s3 / "data" / data.bucket / DATA), best))
+
+    title("what kubectl shows")
+    run("kubectl", "get", "tunes,crossvalidations,trainruns", "-n", NAMESPACE)
+
+    title(f"done in {time.monotonic() - start:.0f} s. What to type next")
+    folder = state.s3 / "artifacts" / best["artifactUri"].removeprefix("s3://")
+    print(
+        f"""  eval "$(python3 -m devcluster env)"            # kubectl, helm and the S3 servers in this shell
+  kubectl get tunes                              # one line: the best score and how far it is
+  kubectl get cv                                 # the trials
+  kubectl get tr                                 # the runs of all trials: one per fold and seed
+  kubectl describe tune {NAME}               # conditions, counters, the ranking, Events
+  kubectl logs job/{best["crossValidation"]}-f0s42             # what a trainer said
+  ls {folder.relative_to(Path.cwd())}
+  kubectl delete tune {NAME}                 # artifacts stay
+  make cluster-down                              # takes the cluster away, and all of its files"""
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

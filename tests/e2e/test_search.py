@@ -1,0 +1,152 @@
+"""A whole search in real containers, undisturbed and with everything killed that can be killed."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from devcluster import install
+from devcluster.paths import default_state
+from tests.conftest import Kubectl
+from tests.e2e.conftest import Obj, World, condition
+
+pytestmark = [pytest.mark.cluster, pytest.mark.images, pytest.mark.timeout(900)]
+
+
+def outcome(world: World, tune: str) -> dict[str, Obj]:
+    """What a Tune found: per trial its parameters, and per run its score."""
+    found = {}
+    for cv in world.list("crossvalidations", "-l", f"crossfold.dev/tune={tune}"):
+        parameters = {p["name"]: p["value"] for p in cv["spec"]["hyperparameters"]}
+        runs = {(r["fold"], r["seed"]): float(r["score"]) for r in cv["status"]["runs"]}
+        found[cv["metadata"]["name"].removeprefix(tune)] = {"parameters": parameters, "runs": runs}
+    return found
+
+
+def check_tree(world: World, tune: str) -> Obj:
+    """A complete Tune holds together: counts, one result per unit, and best is the argmax."""
+    done = world.get("tune", tune)
+    assert done["status"]["phase"] == "Complete"
+    assert done["status"]["trials"] == {
+        "asked": 2,
+        "running": 0,
+        "complete": 2,
+        "stopped": 0,
+        "unstable": 0,
+        "failed": 0,
+    }
+    cvs = world.list("crossvalidations", "-l", f"crossfold.dev/tune={tune}")
+    means = {cv["metadata"]["name"]: float(cv["status"]["score"]) for cv in cvs}
+    best = done["status"]["best"]
+    assert best["crossValidation"] == max(means, key=means.__getitem__)
+    assert float(best["score"]) == max(means.values())
+    for cv in cvs:
+        assert [(r["fold"], r["seed"]) for r in cv["status"]["runs"]] == [(0, 42), (1, 42)]
+        folder = world.artifacts(cv["status"]["artifactUri"])
+        results = sorted(folder.glob("*/result.json"))
+        assert len(results) == 2, "one result for each fold and seed"
+        scores = [json.loads(result.read_text())["score"] for result in results]
+        assert scores == [float(r["score"]) for r in cv["status"]["runs"]]
+    return done
+
+
+def test_grid_undisturbed_and_killed(
+    world: World, kubectl: Kubectl, helm: Path, cluster_environment: dict[str, str]
+) -> None:
+    world.apply("Tune", "calm", world.grid())
+    world.phase("tune", "calm", "Complete")
+    check_tree(world, "calm")
+
+    world.apply("Tune", "storm", world.grid())
+    world.wait("tune", "storm", lambda t: t["status"].get("runs", {}).get("running", 0) >= 1)
+    first = {cv["metadata"]["name"]: cv["spec"]["hyperparameters"] for cv in world.list("crossvalidations")}
+    # A trainer, by the kernel; its container goes with it.
+    trainer = one_process("crossfold_trainer", "storm-cv0")
+    os.kill(trainer, signal.SIGKILL)
+    # The operator, by the kernel, while the trainer's end is news to nobody.
+    os.kill(one_process("crossfold_operator.main"), signal.SIGKILL)
+    # A pod, by its user, without any grace.
+    runs = world.wait("tune", "storm", lambda t: t["status"].get("runs", {}).get("running", 0) >= 1)
+    assert runs["status"]["phase"] == "Running"
+    victim = world.list("pods", "-l", "crossfold.dev/tune=storm", "--field-selector=status.phase=Running")
+    for pod in victim[:1]:
+        kubectl("delete", "pod", pod["metadata"]["name"], "-n", world.namespace, "--force", "--grace-period=0")
+    # An upgrade of the chart to itself.
+    install.install(default_state())
+    world.phase("tune", "storm", "Complete", seconds=400)
+    check_tree(world, "storm")
+    after = {cv["metadata"]["name"]: cv["spec"]["hyperparameters"] for cv in world.list("crossvalidations")}
+    assert first.items() <= after.items(), "a trial keeps its parameters"
+    calm, storm = outcome(world, "calm"), outcome(world, "storm")
+    assert calm.keys() == storm.keys()
+    for trial, expected in calm.items():
+        assert storm[trial]["parameters"] == expected["parameters"]
+        assert storm[trial]["runs"] == pytest.approx(expected["runs"], abs=1e-3)
+    interrupted = [r for r in world.list("trainruns", "-l", "crossfold.dev/tune=storm") if r["status"]["attempt"] > 1]
+    assert interrupted, "nothing was killed: the test tested nothing"
+
+    # What a person sees.
+    shown = kubectl("get", "tunes", "-n", world.namespace).splitlines()
+    assert shown[0].split() == ["NAME", "PHASE", "TRIALS", "BEST", "FAILED", "GPU", "AGE"]
+    assert shown[1].split()[:3] == ["calm", "Complete", "2/2"]
+    events = kubectl("get", "events", "-n", world.namespace, "-o", "jsonpath={.items[*].reason}").split()
+    assert {"TrialAsked", "NewBest", "MaxTrialsReached", "JobCreated", "TrialFinished"} <= set(events)
+    tested = subprocess.run(
+        [helm, "test", install.RELEASE, "-n", install.NAMESPACE, "--timeout", "2m"],
+        env=cluster_environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+def one_process(*words: str) -> int:
+    """The process of a container whose command line or environment holds these words; containers run on this host."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                told = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+                mine = (entry / "status").read_text().split("Uid:")[1].split()[0] == "65532"
+            except OSError:
+                continue
+            if mine and all(word.encode() in told for word in words):
+                return int(entry.name)
+        time.sleep(0.2)
+    raise AssertionError(f"no process of {words}")
+
+
+def test_suspend_and_resume(world: World, kubectl: Kubectl) -> None:
+    world.apply("Tune", "pause", world.grid(maxTrials=1, trainer={"maxEpochs": 12, "checkValEveryNEpoch": 1}))
+    world.wait("tune", "pause", lambda t: t["status"].get("runs", {}).get("running", 0) == 2)
+    kubectl("patch", "tune", "pause", "-n", world.namespace, "--type=merge", "-p", '{"spec":{"suspend":true}}')
+    world.phase("tune", "pause", "Suspended")
+    assert not world.list("jobs"), "a suspended Tune holds no Job"
+    runs = world.list("trainruns")
+    assert {r["status"]["phase"] for r in runs} == {"Suspended"}
+    kubectl("patch", "tune", "pause", "-n", world.namespace, "--type=merge", "-p", '{"spec":{"suspend":false}}')
+    done = world.phase("tune", "pause", "Complete", seconds=300)
+    assert condition(done, "Suspended")["status"] == "False"
+    for run in world.list("trainruns"):
+        assert run["status"]["attempt"] == 2
+        assert run["status"]["preemptions"] == 1
+        assert run["status"]["crashes"] == 0
+
+
+def test_deleting_a_tune_stops_everything_and_keeps_artifacts(world: World, kubectl: Kubectl) -> None:
+    world.apply("Tune", "gone", world.grid(trainer={"maxEpochs": 50, "checkValEveryNEpoch": 1}))
+    running = world.wait("tune", "gone", lambda t: t["status"].get("runs", {}).get("running", 0) >= 1)
+    run = world.list("trainruns")[0]
+    world.wait("trainrun", run["metadata"]["name"], lambda r: r["status"].get("artifactUri"))
+    assert running["status"]["phase"] == "Running"
+    kubectl("delete", "tune", "gone", "-n", world.namespace, "--cascade=foreground", "--timeout=150s")
+    assert not world.list("crossvalidations")
+    assert not world.list("trainruns")
+    assert not world.list("jobs")
