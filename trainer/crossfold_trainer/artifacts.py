@@ -14,7 +14,7 @@ from typing import NamedTuple
 from crossfold_trainer.contract.config import RunConfig
 from crossfold_trainer.contract.result import RunResult
 from crossfold_trainer.errors import StoreError
-from crossfold_trainer.store import Store, open_store
+from crossfold_trainer.store import Store, check_uri, open_store
 
 CONFIG = "config.json"
 HPARAMS = "hparams.yaml"
@@ -44,6 +44,7 @@ class Item(NamedTuple):
 
 def open_run_folder(config: RunConfig) -> Store:
     """The store of the run's own folder."""
+    check_uri(config.artifacts, "artifacts")
     return open_store(config.artifacts.model_copy(update={"uri": config.artifact_uri}), "artifacts")
 
 

@@ -179,7 +179,7 @@ def open_store(spec: StoreSpec, side: Side) -> Store:
     Raises:
         ConfigError: the URI, the endpoint or the credentials cannot be used.
     """
-    scheme, root = _split(spec.uri)
+    scheme, root = check_uri(spec, side)
     field = f"{side}.uri"
     if scheme == "file":
         folder = Path(root).expanduser().absolute()
@@ -189,10 +189,6 @@ def open_store(spec: StoreSpec, side: Side) -> Store:
             return Store(LocalStore(folder, mkdir=side == "artifacts"), spec, side)
         except (obs.BaseError, OSError) as error:
             raise ConfigError(field, f"the folder {folder} cannot be used: {_short(error)}") from None
-    if scheme not in SCHEMES:
-        raise ConfigError(
-            field, f"the scheme '{scheme}://' is unknown: use one of {', '.join(SCHEMES)}, or a plain path"
-        )
     retry: Any = {
         "max_retries": MAX_RETRIES,
         "retry_timeout": RETRY_TIMEOUT,
@@ -211,10 +207,24 @@ def open_store(spec: StoreSpec, side: Side) -> Store:
         raise ConfigError(field, f"{spec.uri} cannot be opened: {_short(error)}") from None
 
 
+def check_uri(spec: StoreSpec, side: Side) -> tuple[str, str]:
+    """Scheme of a URI, and its bucket and prefix or its path.
+
+    Raises:
+        ConfigError: the scheme is unknown, or there is no bucket.
+    """
+    scheme, root = _split(spec.uri)
+    if scheme not in SCHEMES:
+        raise ConfigError(
+            f"{side}.uri", f"the scheme '{scheme}://' is unknown: use one of {', '.join(SCHEMES)}, or a plain path"
+        )
+    if not root.strip("/") and scheme != "file":
+        raise ConfigError(f"{side}.uri", f"{spec.uri} names no bucket: write {scheme}://bucket/prefix")
+    return scheme, root
+
+
 def _s3(spec: StoreSpec, side: Side, root: str, retry: Any, client_options: Any) -> S3Store:
     bucket, _, prefix = root.partition("/")
-    if not bucket:
-        raise ConfigError(f"{side}.uri", f"{spec.uri} names no bucket: write s3://bucket/prefix")
     options: dict[str, Any] = {"virtual_hosted_style_request": False}
     if spec.endpoint:
         options["endpoint"] = spec.endpoint.rstrip("/")

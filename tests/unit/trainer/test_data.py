@@ -107,23 +107,23 @@ def test_refused(tmp_path: Path, replace: dict[str, Any], message: str) -> None:
 def test_unreadable_parts_are_refused(tmp_path: Path) -> None:
     folder = write_dataset(tmp_path / "d")
     (folder / "metadata.parquet").write_bytes(b"no parquet")
-    with pytest.raises(ConfigError, match="metadata.parquet cannot be read"):
+    with pytest.raises(ConfigError, match=r"metadata.parquet cannot be read"):
         opened(folder)
     (folder / "config.toml").write_text("[darts")
-    with pytest.raises(ConfigError, match="config.toml cannot be read"):
+    with pytest.raises(ConfigError, match=r"config.toml cannot be read"):
         opened(folder)
 
 
 def test_a_missing_folder_and_an_unknown_scheme_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="data.uri: the folder .* does not exist"):
+    with pytest.raises(ConfigError, match=r"data.uri: the folder .* does not exist"):
         opened(tmp_path / "nowhere")
-    with pytest.raises(ConfigError, match="data.uri: the scheme 'ftp://' is unknown: use one of s3, gs, az, file"):
+    with pytest.raises(ConfigError, match=r"data.uri: the scheme 'ftp://' is unknown: use one of s3, gs, az, file"):
         opened("ftp://host/data")
 
 
 def test_an_unknown_band_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match="hyperparameters.bands: the data set has no band swir; it has red, green, nir"
+        ConfigError, match=r"hyperparameters.bands: the data set has no band swir; it has red, green, nir"
     ):
         opened(write_dataset(tmp_path / "d"), ["red", "swir"])
 

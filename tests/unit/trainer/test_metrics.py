@@ -60,7 +60,8 @@ def test_a_missing_class_gives_numbers(label: int, answer: float) -> None:
     assert all(math.isfinite(value) for value in got.values())
     for name, value in got.items():
         info = METRICS[name]
-        assert (info.low is None or value >= info.low) and (info.high is None or value <= info.high), name
+        assert info.low is None or value >= info.low, name
+        assert info.high is None or value <= info.high, name
     assert got["JaccardIndex"] == (1.0 if label == 1 and answer > 0.5 else 0.0)
 
 

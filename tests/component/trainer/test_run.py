@@ -1,0 +1,469 @@
+"""Whole runs: real processes on folders, their exit codes, what they leave, and how they go on after an end.
+
+The cases that need no process of their own run in this one, through the same function as the process does.
+"""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from pyarrow import parquet
+
+from crossfold_trainer import fit
+from crossfold_trainer.__main__ import run_to_exit
+from crossfold_trainer.contract.config import CONFIG_VARIABLE, TERMINATION_VARIABLE, RunConfig, with_digest
+from crossfold_trainer.contract.exits import Exit
+from crossfold_trainer.contract.result import FailureClass, Outcome, RunFailure, RunResult, parse_message
+from crossfold_trainer.interrupt import Interrupt
+from crossfold_trainer.tracking import LogText
+from tests.trainer_data import run_config, write_dataset
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("data"))
+
+
+class Ended(NamedTuple):
+    """How an attempt ended."""
+
+    code: int
+    message: RunResult | RunFailure | None
+    output: str
+
+
+class Attempts:
+    """Starts attempts of runs and reads what they say at their end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.message = folder / "termination-log"
+
+    def here(self, config: RunConfig | str, interrupt: Interrupt | None = None) -> Ended:
+        """In this process."""
+        self.message.write_text("")
+        text = config if isinstance(config, str) else config.model_dump_json()
+        log = LogText()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(CONFIG_VARIABLE, text)
+            patch.setenv(TERMINATION_VARIABLE, str(self.message))
+            patch.setenv("OMP_NUM_THREADS", "1")
+            code = run_to_exit(interrupt or Interrupt(), log)
+        return Ended(code, parse_message(self.message.read_text()), log.item().content.decode())
+
+    def process(self, config: RunConfig) -> "subprocess.Popen[str]":
+        """In a process of its own."""
+        self.message.write_text("")
+        environment = {
+            **os.environ,
+            CONFIG_VARIABLE: config.model_dump_json(),
+            TERMINATION_VARIABLE: str(self.message),
+            "OMP_NUM_THREADS": "1",
+        }
+        command = [sys.executable, "-m", "crossfold_trainer"]
+        return subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=self.message.parent,
+        )
+
+    def ended(self, process: "subprocess.Popen[str]") -> Ended:
+        output, _ = process.communicate(timeout=120)
+        return Ended(process.returncode, parse_message(self.message.read_text()), output)
+
+
+@pytest.fixture
+def attempts(tmp_path: Path) -> Attempts:
+    return Attempts(tmp_path)
+
+
+def result(ended: Ended) -> RunResult:
+    assert ended.code == Exit.OK, ended.output
+    assert isinstance(ended.message, RunResult)
+    return ended.message
+
+
+def failure(ended: Ended, code: Exit, kind: FailureClass) -> str:
+    assert ended.code == code, ended.output
+    assert isinstance(ended.message, RunFailure)
+    assert ended.message.failure_class is kind
+    return ended.message.message
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    content: dict[str, Any] = torch.load(folder / "checkpoints/best.ckpt", weights_only=True)
+    return dict(content["model"])
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    a, b = weights(one), weights(other)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def config_for(data: Path, artifacts: Path, **replace: Any) -> RunConfig:
+    return with_digest(run_config(data, artifacts, **replace), "default/tiny/tiny-cv0")
+
+
+def folder_of(config: RunConfig) -> Path:
+    return Path(config.artifact_uri)
+
+
+def test_a_process_leaves_everything_and_repeats_its_result(data: Path, tmp_path: Path, attempts: Attempts) -> None:
+    config = config_for(data, tmp_path / "a", tracking={"tensorboard": True}, trainer={"plotEveryNValEpochs": 2})
+    ended = attempts.ended(attempts.process(config))
+    message = result(ended)
+    lines = [line for line in ended.output.splitlines() if line.startswith("epoch ")]
+    assert [line.split()[1] for line in lines] == ["1/3", "2/3", "3/3"]
+    assert all(" loss=" in line and " val/JaccardIndex=" in line and " score=" in line for line in lines)
+
+    folder = folder_of(config)
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert {name for name in found if not name.startswith("events.out.tfevents")} == {
+        "config.json", "hparams.yaml", "metrics.csv", "splits.parquet", "environment.json", "log.txt", "result.json",
+        "checkpoints/best.ckpt", "checkpoints/last.ckpt", "checkpoints/previous.ckpt",
+        "figures/samples-best.png", "figures/samples-epoch0002.png",
+    }  # fmt: skip
+    assert len(found) == 13
+    assert RunConfig.model_validate_json((folder / "config.json").read_text()) == config
+    assert RunResult.model_validate_json((folder / "result.json").read_text()) == message
+    assert message.outcome is Outcome.TRAINED
+    assert message.stable
+    assert message.score == message.values["val/JaccardIndex"]
+    assert message.score is not None
+    assert message.digest == config.digest
+    assert message.checkpoint_uri == f"{config.artifact_uri}/checkpoints/best.ckpt"
+    assert (message.epochs, message.steps) == (3, 12)
+    assert {"val/AUROC", "val/loss", "train/Recall"} <= set(message.metrics)
+    rows = (folder / "metrics.csv").read_text().splitlines()
+    assert len(rows) == 4
+    parts = parquet.read_table(folder / "splits.parquet")["part"].to_pylist()
+    assert (parts.count("train"), parts.count("val")) == (16, 8)
+    assert (folder / "figures/samples-best.png").read_bytes()[:4] == b"\x89PNG"
+    kept = torch.load(folder / "checkpoints/best.ckpt", weights_only=True)
+    assert kept["epoch"] == message.epoch
+    assert kept["score"] == message.score
+
+    before = (folder / "result.json").stat().st_mtime_ns
+    again = attempts.ended(attempts.process(config))
+    assert result(again) == message
+    assert (folder / "result.json").stat().st_mtime_ns == before
+
+
+def test_sigterm_saves_and_the_next_attempt_ends_as_if_undisturbed(
+    data: Path, tmp_path: Path, attempts: Attempts
+) -> None:
+    augment = {"hyperparameters": {"augment": ["D4", "RandomBrightnessContrast"]}, "trainer": {"maxEpochs": 12}}
+    undisturbed = config_for(data, tmp_path / "undisturbed", **augment)
+    expected = result(attempts.here(undisturbed))
+
+    config = config_for(data, tmp_path / "a", **augment)
+    process = attempts.process(config)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 3/"):
+            break
+    process.send_signal(signal.SIGTERM)
+    text = failure(attempts.ended(process), Exit.INTERRUPTED, FailureClass.PREEMPTED)
+    assert text.startswith("interrupted at step ")
+    assert not (folder_of(config) / "result.json").exists()
+
+    ended = attempts.here(config)
+    assert "resumed at step " in ended.output
+    assert "epoch 1/" not in ended.output
+    got = result(ended)
+    assert (got.score, got.epoch, got.steps, got.metrics) == (
+        expected.score,
+        expected.epoch,
+        expected.steps,
+        expected.metrics,
+    )
+    assert same_weights(folder_of(config), folder_of(undisturbed))
+
+
+def test_sigkill_costs_no_more_than_the_epochs_since_the_last_checkpoint(
+    data: Path, tmp_path: Path, attempts: Attempts
+) -> None:
+    undisturbed = config_for(data, tmp_path / "undisturbed", trainer={"maxEpochs": 8})
+    expected = result(attempts.here(undisturbed))
+    config = config_for(data, tmp_path / "a", trainer={"maxEpochs": 8})
+    process = attempts.process(config)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 4/"):
+            break
+    process.kill()
+    process.communicate()
+    ended = attempts.here(config)
+    assert "resumed at step " in ended.output
+    assert result(ended).model_copy(update={"duration_seconds": 0, "artifact_uri": "", "checkpoint_uri": ""}) == (
+        expected.model_copy(update={"duration_seconds": 0, "artifact_uri": "", "checkpoint_uri": ""})
+    )
+    assert same_weights(folder_of(config), folder_of(undisturbed))
+
+
+def interrupted_at(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> Callable[[], Interrupt]:
+    """Make the next attempts end at these steps, one step an attempt."""
+    watch = fit.Fit._watch
+
+    def watched(self: fit.Fit, loss: torch.Tensor) -> None:
+        if self.progress.step in steps:
+            steps.remove(self.progress.step)
+            self._interrupt.requested = True
+        watch(self, loss)
+
+    monkeypatch.setattr(fit.Fit, "_watch", watched)
+    return Interrupt
+
+
+def test_interrupted_at_any_step_the_result_is_the_same(
+    data: Path, tmp_path: Path, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = config_for(data, tmp_path / "undisturbed")
+    expected = result(attempts.here(undisturbed))
+    config = config_for(data, tmp_path / "a")
+    steps = {1, 4, 5, 8, 11, 12}
+    new = interrupted_at(monkeypatch, steps)
+    for _ in range(6):
+        failure(attempts.here(config, new()), Exit.INTERRUPTED, FailureClass.PREEMPTED)
+    got = result(attempts.here(config, new()))
+    assert not steps
+    assert (got.score, got.epoch, got.steps) == (expected.score, expected.epoch, expected.steps)
+    assert same_weights(folder_of(config), folder_of(undisturbed))
+    one, other = ((folder_of(c) / "metrics.csv").read_text() for c in (config, undisturbed))
+    assert one == other
+
+
+@pytest.mark.parametrize("damage", ["last torn", "both torn", "another digest", "best lost"])
+def test_a_damaged_checkpoint_is_passed_over(
+    data: Path, tmp_path: Path, attempts: Attempts, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    config = config_for(data, tmp_path / "a")
+    new = interrupted_at(monkeypatch, {9})
+    failure(attempts.here(config, new()), Exit.INTERRUPTED, FailureClass.PREEMPTED)
+    checkpoints = folder_of(config) / "checkpoints"
+    last, previous, best = (checkpoints / f"{name}.ckpt" for name in ("last", "previous", "best"))
+    match damage:
+        case "last torn":
+            last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
+        case "both torn":
+            last.write_bytes(b"")
+            previous.write_bytes(previous.read_bytes()[:-100])
+        case "another digest":
+            for path in (last, previous):
+                content = torch.load(path, weights_only=True)
+                content["identity"]["digest"] = "0" * 64
+                buffer = io.BytesIO()
+                torch.save(content, buffer)
+                path.write_bytes(buffer.getvalue())
+        case _:
+            best.write_bytes(b"torn")
+            previous.unlink()
+    ended = attempts.here(config)
+    assert "passed over" in ended.output
+    assert ("resumed at step 8" in ended.output) == (damage == "last torn")
+    expected = result(attempts.here(config_for(data, tmp_path / "undisturbed")))
+    assert result(ended).score == expected.score
+    assert torch.load(best, weights_only=True)["epoch"] == expected.epoch
+
+
+def test_a_result_of_another_digest_is_not_repeated(data: Path, tmp_path: Path, attempts: Attempts) -> None:
+    config = config_for(data, tmp_path / "a", trainer={"maxEpochs": 1})
+    folder = folder_of(config)
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(RunResult(digest="0" * 64, score=0.99).model_dump_json())
+    assert result(attempts.here(config)).score != 0.99
+    for torn in ("", "{", '{"digest": 3}'):
+        (folder / "result.json").write_text(torn)
+        assert result(attempts.here(config)).digest == config.digest
+
+
+def test_a_non_finite_loss_is_a_finished_run_without_a_score(data: Path, tmp_path: Path, attempts: Attempts) -> None:
+    config = config_for(data, tmp_path / "a", hyperparameters={"learning_rate": 1e30})
+    got = result(attempts.here(config))
+    assert got.outcome is Outcome.DIVERGED
+    assert (got.score, got.stable) == (None, False)
+    assert "the loss is" in got.reason
+    assert result(attempts.here(config)) == got
+
+
+def test_the_last_epoch_is_validated_and_patience_counts_validations(
+    data: Path, tmp_path: Path, attempts: Attempts
+) -> None:
+    short = config_for(data, tmp_path / "short", trainer={"maxEpochs": 2, "checkValEveryNEpoch": 5})
+    assert result(attempts.here(short)).epoch == 1
+    stuck = config_for(
+        data,
+        tmp_path / "stuck",
+        hyperparameters={"learning_rate": 1e-12},
+        trainer={"maxEpochs": 30, "checkValEveryNEpoch": 2, "earlyStoppingPatience": 2},
+    )
+    ended = attempts.here(stuck)
+    got = result(ended)
+    assert got.epochs < 30
+    assert "no better score in 2 validations" in got.reason
+    validated = [i for i, line in enumerate(ended.output.splitlines()) if " epoch " in line and "score=" in line]
+    assert len(validated) == got.epochs // 2
+
+
+def test_an_unstable_validation_is_never_best(data: Path, tmp_path: Path, attempts: Attempts) -> None:
+    import numpy as np
+
+    # Validation labels that are all ignored: the metric is NaN.
+    blind = write_dataset(tmp_path / "blind", y=np.full((24, 32, 32), 2, np.uint8))
+    parquet_table = parquet.read_table(data / "metadata.parquet")
+    parquet.write_table(parquet_table, blind / "metadata.parquet")
+    got = result(attempts.here(config_for(blind, tmp_path / "a", trainer={"maxEpochs": 1})))
+    assert (got.score, got.stable, got.outcome) == (None, False, Outcome.TRAINED)
+    assert got.values == {"val/JaccardIndex": None}
+    assert "unstable" in got.reason
+    assert got.checkpoint_uri.endswith("last.ckpt")
+
+
+def test_a_combined_objective_is_the_contracts(data: Path, tmp_path: Path, attempts: Attempts) -> None:
+    objective = {"metrics": [{"name": "val/JaccardIndex"}, {"name": "val/loss"}], "combine": "Geometric"}
+    got = result(attempts.here(config_for(data, tmp_path / "a", objective=objective, trainer={"maxEpochs": 1})))
+    iou, loss = got.values["val/JaccardIndex"], got.values["val/loss"]
+    assert iou is not None
+    assert loss is not None
+    assert got.score == pytest.approx((iou / loss) ** 0.5)
+
+
+def test_every_augmentation_limits_and_anomaly_detection_work_together(
+    data: Path, tmp_path: Path, attempts: Attempts
+) -> None:
+    from crossfold_trainer.contract.hyperparameters import AUGMENTATIONS
+
+    config = config_for(
+        data,
+        tmp_path / "a",
+        hyperparameters={"augment": list(AUGMENTATIONS), "bands": ["nir", "red"], "focal_loss_alpha": 0.6},
+        trainer={"maxEpochs": 2, "limitTrainBatches": 2, "limitValBatches": 1, "detectAnomaly": True},
+    )
+    got = result(attempts.here(config))
+    torch.autograd.set_detect_anomaly(False)
+    assert got.steps == 4
+
+
+@pytest.mark.parametrize(
+    ("replace", "message"),
+    [
+        (
+            {"hyperparameters": {"learning_rat": 1}},
+            "unknown hyperparameter 'learning_rat'; did you mean 'learning_rate'?",
+        ),
+        ({"hyperparameters": {"batch_size": 0}}, "hyperparameter 'batch_size' must be an integer of at least 1, not 0"),
+        (
+            {"hyperparameters": {"batch_size": 100}},
+            "hyperparameters.batch_size: the train part of fold 0 has 16 patches",
+        ),
+        ({"hyperparameters": {"bands": ["uv"]}}, "hyperparameters.bands: the data set has no band uv"),
+        (
+            {"hyperparameters": {"model_arch": "Unnet"}},
+            "hyperparameters.model_arch: 'Unnet' is unknown; did you mean 'Unet'?",
+        ),
+        ({"hyperparameters": {"model_encoder": "resnet19"}}, "hyperparameters.model_encoder: 'resnet19' is unknown"),
+        ({"hyperparameters": {"model_encoder": "tu-nothing"}}, "hyperparameters.model_encoder"),
+        (
+            {"hyperparameters": {"model_encoder": "resnet18", "model_encoder_weights": "nothing"}},
+            "hyperparameters.model_encoder_weights: the weights 'nothing' of resnet18 cannot be had",
+        ),
+        (
+            {"folds": 9},
+            "crossValidation.folds: 9 folds by RegionStratified need at least 9 regions; the train part has 6",
+        ),
+        ({"data": {"uri": "nowhere"}}, "data.uri: the folder"),
+        ({"data": {"split": {"method": "Region", "values": ["r9"]}}}, "data.split.values: no patch is of region r9"),
+        ({"artifacts": {"uri": "/proc/nothing"}}, "artifacts.uri"),
+        (
+            {"objective": {"metrics": [{"name": "val/Beauty", "direction": "Maximize"}]}},
+            "objective.metrics: this trainer does not report val/Beauty; it reports val/Accuracy",
+        ),
+    ],
+)
+def test_a_wrong_configuration_is_refused(
+    data: Path, tmp_path: Path, attempts: Attempts, replace: dict[str, Any], message: str
+) -> None:
+    config = run_config(data, tmp_path / "a", **replace).model_copy(update={"digest": "0" * 64})
+    assert message in failure(attempts.here(config), Exit.CONFIG, FailureClass.CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "CROSSFOLD_CONFIG: is not set"),
+        ("{", "CROSSFOLD_CONFIG: Invalid JSON"),
+        (json.dumps({"run": "r"}), "objective: Field required"),
+        (
+            json.dumps(run_config("d", "a").model_dump(mode="json") | {"fold": 7}),
+            "fold 7 does not exist: there are 3",
+        ),
+    ],
+)
+def test_an_unreadable_configuration_is_refused(attempts: Attempts, text: str, message: str) -> None:
+    assert message in failure(attempts.here(text), Exit.CONFIG, FailureClass.CONFIG)
+
+
+def test_a_refusal_is_a_processes_last_line(tmp_path: Path, attempts: Attempts) -> None:
+    ended = attempts.ended(attempts.process(config_for(tmp_path / "nowhere", tmp_path / "a")))
+    failure(ended, Exit.CONFIG, FailureClass.CONFIG)
+    assert ended.output.strip().splitlines()[-1].startswith("Config (exit 78): data.uri: the folder")
+
+
+def test_what_needs_no_training_imports_no_torch(tmp_path: Path, attempts: Attempts) -> None:
+    config = config_for(write_dataset(tmp_path / "d"), tmp_path / "a", folds=9)
+    code = (
+        "import sys; from crossfold_trainer.__main__ import *; code = run_to_exit(Interrupt(), LogText());"
+        "heavy = {'torch', 'pandas', 'sklearn', 'matplotlib', 's3fs', 'tensorboard'} & set(sys.modules);"
+        "sys.exit(f'imported {heavy}' if heavy else code)"
+    )
+    environment = {**os.environ, CONFIG_VARIABLE: config.model_dump_json(), TERMINATION_VARIABLE: str(attempts.message)}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == Exit.CONFIG, ended.stderr
+
+
+def test_an_accelerator_out_of_memory_is_classified(
+    data: Path, tmp_path: Path, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(fit.Fit, "_step", out_of_memory)
+    text = failure(attempts.here(config_for(data, tmp_path / "a")), Exit.OUT_OF_MEMORY, FailureClass.OUT_OF_MEMORY)
+    assert "lower batch_size" in text
+
+
+def test_a_crash_ends_with_one_clean_line_and_leaves_the_log(
+    data: Path, tmp_path: Path, attempts: Attempts, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("something\nbroke")
+
+    monkeypatch.setattr(fit.Fit, "_step", broken)
+    config = config_for(data, tmp_path / "a")
+    ended = attempts.here(config)
+    assert ended.code == 1
+    assert ended.message is None
+    captured = capsys.readouterr()
+    assert captured.out.strip().splitlines()[-1] == "crash (exit 1): RuntimeError: something broke"
+    assert "Traceback" in captured.err
+    assert "Traceback" in (folder_of(config) / "log.txt").read_text()
+
+
+def test_without_a_termination_log_a_run_works_all_the_same(
+    data: Path, tmp_path: Path, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crossfold_trainer.__main__.TERMINATION_LOG", str(tmp_path / "nowhere" / "log"))
+    monkeypatch.delenv(TERMINATION_VARIABLE, raising=False)
+    monkeypatch.setenv(CONFIG_VARIABLE, config_for(data, tmp_path / "a", trainer={"maxEpochs": 1}).model_dump_json())
+    assert run_to_exit(Interrupt(), LogText()) == Exit.OK
+    assert not (tmp_path / "nowhere").exists()
