@@ -31,6 +31,9 @@ _MARGIN = 3
 class Display(Protocol):
     """Shows what happens."""
 
+    tells_phases: bool
+    """Whether every change of a phase is a line that stays: a warning about one would say it twice."""
+
     def show(self, root: Node) -> None:
         """Show the tree as it is now."""
         ...
@@ -54,6 +57,8 @@ def display_for(stream: TextIO, *, watch: bool) -> Display:
 class Quiet:
     """Only lines that stay."""
 
+    tells_phases = False
+
     def show(self, root: Node) -> None:
         """Nothing."""
 
@@ -67,6 +72,8 @@ class Quiet:
 
 class Lines:
     """One line per change."""
+
+    tells_phases = True
 
     def __init__(self) -> None:
         self._last: Node | None = None
@@ -100,6 +107,8 @@ class Lines:
 
 class LiveTree:
     """The tree, drawn over itself."""
+
+    tells_phases = False
 
     def __init__(self) -> None:
         from rich.console import Console  # noqa: PLC0415 -- only where there is a terminal

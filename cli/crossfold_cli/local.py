@@ -26,7 +26,7 @@ from crossfold_operator.cluster.folder import FolderError
 from crossfold_operator.cluster.kubelet import DEFAULT_COMMAND
 from crossfold_operator.cluster.local import LocalCluster
 from crossfold_operator.cluster.slots import Slot
-from crossfold_operator.names import Kind
+from crossfold_operator.names import Condition, Kind, Reason
 from crossfold_operator.queue import WorkQueue
 from crossfold_operator.reconcile import Reconciler
 from crossfold_operator.settings import Settings
@@ -40,6 +40,9 @@ _LOOK_SECONDS = 0.25
 _SETTLE_SECONDS = 2.0
 _FAILED = 1
 _INTERRUPTED = 130
+_NO_NEWS = (Reason.UNSCHEDULABLE, Reason.TRIAL_FINISHED, Reason.CONFIG_ERROR)
+"""Warnings that say nothing new: waiting for a slot is as it should be, and the failed run was told before its trial."""
+_TOLD_BY_PHASE = (Reason.RUN_FAILED,)
 _SPECS: dict[str, type[TuneSpec] | type[CrossValidationSpec] | type[TrainRunSpec]] = {
     Kind.TUNE: TuneSpec,
     Kind.CROSS_VALIDATION: CrossValidationSpec,
@@ -141,7 +144,7 @@ class LocalRun:
             raise UsageError(
                 f"{self._options.state} holds this {self._key.kind} with another spec",
                 refused.message.splitlines(),
-                hint="Give the object another metadata.name, or start in another folder with --state.",
+                hint="Give the object another metadata.name, start elsewhere with --state, or remove the folder.",
             ) from refused
 
     async def _follow(self) -> None:
@@ -154,6 +157,8 @@ class LocalRun:
             # What a folder holds from before may say that all is over: the first reconciles judge it anew.
             if idle or asyncio.get_running_loop().time() - began > _SETTLE_SECONDS:
                 self._display.show(root)
+            if idle and self._refused():
+                return
             if idle and all(node.over for node in root.walk()):
                 return
             with suppress(TimeoutError):
@@ -172,6 +177,11 @@ class LocalRun:
         self._display.say(report.summary(root, runs, self._log_of, go_on))
         return 0 if report.succeeded(root) else _FAILED
 
+    def _refused(self) -> bool:
+        """Whether the operator does not act on the object, which would be so for ever."""
+        conditions = ((self._cluster.get(self._key) or {}).get("status") or {}).get("conditions", ())
+        return any(c["type"] == Condition.VALID and c["status"] == "False" for c in conditions)
+
     # What happens meanwhile -----------------------------------------------------------------------------------------
 
     def _on_change(self, obj: Obj) -> None:
@@ -179,7 +189,8 @@ class LocalRun:
             self._queue.add(Key(*key))
 
     def _on_event(self, key: Key, warning: bool, reason: str, message: str) -> None:
-        if warning:
+        known = _TOLD_BY_PHASE if self._display.tells_phases else ()
+        if warning and reason not in _NO_NEWS and reason not in known:
             lines = message.strip().splitlines() or [""]
             self._display.say(f"warning: {key.name}: {reason}: {lines[-1]}")
 

@@ -16,6 +16,9 @@ Obj = Mapping[str, Any]
 
 _GOOD = (TunePhase.COMPLETE, CrossValidationPhase.COMPLETE, TrainRunPhase.SUCCEEDED)
 
+_FAILURES = 3
+"""Different failures that are listed."""
+
 
 def succeeded(root: Obj) -> bool:
     """Whether a run that is over ended well."""
@@ -108,17 +111,20 @@ def _train_run(root: Obj, status: Obj) -> list[str]:
 
 
 def _failures(runs: Sequence[Obj], log_of: Callable[[Obj], Path | None]) -> list[str]:
-    """Runs that failed for good: the first few, with their logs."""
-    failed = [run for run in runs if (run.get("status") or {}).get("phase") == TrainRunPhase.FAILED]
+    """Runs that failed for good, by what they said: the first few of these, each with a log."""
+    by_message: dict[str, list[Obj]] = {}
+    for run in runs:
+        status: Obj = run.get("status") or {}
+        if status.get("phase") == TrainRunPhase.FAILED:
+            failure = status.get("failure", {})
+            said = str(failure.get("message", "")).strip().splitlines() or [""]
+            by_message.setdefault(f"{failure.get('class', '')}: {said[-1]}", []).append(run)
     lines = []
-    for run in failed[:3]:
-        failure = run["status"].get("failure", {})
-        message = str(failure.get("message", "")).strip().splitlines()
-        lines.append(
-            _row("failed", f"{run['metadata']['name']}: {failure.get('class', '')}: {message[-1] if message else ''}")
-        )
-        if log := log_of(run):
+    for message, failed in list(by_message.items())[:_FAILURES]:
+        more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
+        lines.append(_row("failed", f"{failed[0]['metadata']['name']}{more}: {message}"))
+        if log := log_of(failed[0]):
             lines.append(_row("log", str(log)))
-    if len(failed) > len(lines) // 2 and len(failed) > 3:
-        lines.append(_row("", f"and {len(failed) - 3} more"))
+    if len(by_message) > _FAILURES:
+        lines.append(_row("", f"and {len(by_message) - _FAILURES} other failures"))
     return lines
