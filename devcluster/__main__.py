@@ -7,6 +7,7 @@ import shlex
 import sys
 from dataclasses import asdict
 
+import devcluster
 from devcluster import cluster, images, s3
 from devcluster.console import DevclusterError, say
 from devcluster.node import Node
@@ -17,13 +18,13 @@ _ALIASES = {"access_key": "accessKey", "secret_key": "secretKey"}
 
 def main() -> int:
     """Runs one verb; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python3 -m devcluster", description="A real one-machine Kubernetes without Docker.")
+    parser = argparse.ArgumentParser(prog="python3 -m devcluster", description=devcluster.__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("up", help="bring the cluster up; does only what is missing")
-    verbs.add_parser("down", help="take the cluster down and remove its state folder; built programs and images stay cached")
+    verbs.add_parser("down", help="take the cluster down, leave nothing; built programs and images stay cached")
     verbs.add_parser("status", help="what runs, as JSON; exit status 1 unless all of it does")
     verbs.add_parser("kubeconfig", help="the path of the kubeconfig")
-    verbs.add_parser("env", help="shell exports: eval \"$(python3 -m devcluster env)\"")
+    verbs.add_parser("env", help='shell exports: eval "$(python3 -m devcluster env)"')
     verbs.add_parser("s3", help="the S3 servers' endpoints and keys, as JSON")
     verbs.add_parser("images", help="build the images and load them into the cluster")
     inside = verbs.add_parser("node", help="run a command in the node: node ctr images ls")
@@ -62,7 +63,7 @@ def _run(arguments: argparse.Namespace) -> int:
             print(json.dumps(images.images(state), indent=2))
         case "node":
             command = Node(state).enter_command(arguments.command or ["bash"])
-            os.execvp(command[0], command)
+            os.execvp(command[0], command)  # noqa: S606 (nsenter, by list)
         case verb:
             raise AssertionError(verb)
     return 0
@@ -71,7 +72,11 @@ def _run(arguments: argparse.Namespace) -> int:
 def _s3_servers() -> dict[str, dict[str, str]]:
     state = default_state()
     servers = s3.servers(state, cluster.network_of(state))
-    return {name: {_ALIASES.get(key, key): value for key, value in asdict(server).items()} for name, server in servers.items()}
+    return {name: _aliased(asdict(server)) for name, server in servers.items()}
+
+
+def _aliased(fields: dict[str, str]) -> dict[str, str]:
+    return {_ALIASES.get(name, name): value for name, value in fields.items()}
 
 
 def _exports() -> str:

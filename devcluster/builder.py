@@ -11,6 +11,8 @@ from devcluster.paths import cache
 from devcluster.shell import follow, run
 
 _PACKAGES = "python3,python3-venv,ca-certificates"
+# What an image needs none of: package indexes, manuals, translations.
+_LEFTOVERS = ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale", "var/log")
 
 # buildah keeps its storage, run-time files and caches below /var/lib/containers. It runs in mounts of its own, where
 # that is a folder of the cache: nothing stays mounted, and other images on this machine are left alone. The working
@@ -34,7 +36,8 @@ def home() -> Path:
 def _command(arguments: Sequence[str]) -> list[str]:
     return [
         *("unshare", "--mount", "--propagation", "private", "sh", "-c", _ENTER_SCRIPT, "sh"),
-        *("buildah", "--root", "/var/lib/containers/storage", "--runroot", "/var/lib/containers/run", "--storage-driver", "overlay"),
+        *("buildah", "--root", "/var/lib/containers/storage", "--runroot", "/var/lib/containers/run"),
+        *("--storage-driver", "overlay"),
         *arguments,
     ]
 
@@ -81,7 +84,7 @@ def base_image() -> str:
             shown.detail = line[:60]
 
         follow(["debootstrap", "--variant=minbase", f"--include={_PACKAGES}", suite, root, site], on_line)
-        for leftover in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale", "var/log"):
+        for leftover in _LEFTOVERS:
             shutil.rmtree(root / leftover, ignore_errors=True)
             (root / leftover).mkdir()
         shown.detail = "commit"
@@ -94,7 +97,8 @@ def base_image() -> str:
 
 def _mirror() -> tuple[str, str]:
     """The Debian mirror and suite that this machine installs its own packages from."""
-    listed = run(["apt-get", "indextargets", "--format", "$(SITE) $(RELEASE)", "Created-By: Packages", "Component: main"])
+    wanted = ["Created-By: Packages", "Component: main"]
+    listed = run(["apt-get", "indextargets", "--format", "$(SITE) $(RELEASE)", *wanted])
     for line in listed.splitlines():
         site, suite = line.split()
         if "-" not in suite and "security" not in site:
@@ -130,7 +134,8 @@ def build(context: Path, dockerfile: str, tag: str, arguments: Mapping[str, str]
         identity = line
         shown.detail = line[:80]
 
-    follow(_command([*command, str(context)]), on_line, env=_environment(), cwd=home(), log=cache() / "log" / f"build-{context.name}.log")
+    log = cache() / "log" / f"image-{context.name}.log"
+    follow(_command([*command, str(context)]), on_line, env=_environment(), cwd=home(), log=log)
     return identity.strip()
 
 

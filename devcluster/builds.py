@@ -45,8 +45,11 @@ HELM = Program("helm", "tools", "helm.sh/helm/v4/cmd/helm", "Helm 4.3.1")
 KIND = Program("kind", "kind", "sigs.k8s.io/kind", "kind")
 
 # The names under which the one Kubernetes binary is called.
-KUBERNETES_NAMES = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
-NODE_PROGRAMS = (KUBERNETES, PAUSE, REACH, COREDNS, VERSITYGW, HELM)
+KUBERNETES_COMPONENTS = (
+    *("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"),
+    *("kubelet", "kube-proxy"),
+)
+KUBERNETES_NAMES = (*KUBERNETES_COMPONENTS, "kubectl")
 
 
 def built(program: Program) -> Path:
@@ -96,8 +99,9 @@ def _build(program: Program, compiler: Path, target: Path) -> None:
                 compiled += 1
                 shown.detail = f"{compiled} of at most {len(packages)} packages compiled"
 
-        command = ["nice", "-n", "10", compiler, "build", "-v", "-trimpath", "-ldflags", _linker_flags(program), "-o", partial]
-        follow([*command, program.package], on_line, env=env, cwd=module, log=cache() / "log" / f"build-{program.name}.log")
+        flags = ["-v", "-trimpath", "-ldflags", _linker_flags(program), "-o", str(partial), program.package]
+        log = cache() / "log" / f"build-{program.name}.log"
+        follow(["nice", "-n", "10", str(compiler), "build", *flags], on_line, env=env, cwd=module, log=log)
     partial.rename(target)
 
 

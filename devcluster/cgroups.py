@@ -63,7 +63,9 @@ def _try_remove(group: Path) -> None:
 def _hierarchies() -> list[Path]:
     if (_ROOT / "cgroup.controllers").exists():
         return [_ROOT]
-    return sorted(path for path in _ROOT.iterdir() if path.is_dir() and not path.is_symlink() and (path / "tasks").exists())
+    # cpu, cpuacct and the like may be links to one hierarchy.
+    folders = (path for path in _ROOT.iterdir() if not path.is_symlink())
+    return sorted(folder for folder in folders if (folder / "tasks").exists())
 
 
 def _delegate(group: Path) -> None:

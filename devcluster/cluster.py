@@ -13,7 +13,16 @@ from pathlib import Path
 
 from devcluster import cgroups, components, credentials, reach, requirements, runtime, s3
 from devcluster.api import Api, ApiError, answers
-from devcluster.builds import COREDNS, HELM, KUBERNETES, KUBERNETES_NAMES, PAUSE, VERSITYGW, built
+from devcluster.builds import (
+    COREDNS,
+    HELM,
+    KUBERNETES,
+    KUBERNETES_COMPONENTS,
+    KUBERNETES_NAMES,
+    PAUSE,
+    VERSITYGW,
+    built,
+)
 from devcluster.console import DevclusterError, say, step
 from devcluster.files import write, write_json
 from devcluster.locks import exclusive
@@ -60,17 +69,16 @@ def up(state: State) -> None:
 
 def _install_programs(state: State) -> None:
     """Links the programs into the state folder, where the node sees them under the names they are called by."""
-    links = {name: KUBERNETES for name in KUBERNETES_NAMES}
+    links = dict.fromkeys(KUBERNETES_NAMES, KUBERNETES)
     links |= {"pause": PAUSE, "coredns": COREDNS, "helm": HELM}
-    links |= {s3.component(name): VERSITYGW for name in ("data", "artifacts")}
+    links |= dict.fromkeys(map(s3.component, s3.NAMES), VERSITYGW)
     state.bin.mkdir(parents=True, exist_ok=True)
     for name, program in links.items():
         _link(built(program), state.bin / name)
-    for name in ("containerd",):
-        found = shutil.which(name)
-        if found is None:
-            raise DevclusterError(f"{name} is not there, although its package is installed")
-        _link(Path(found), state.bin / name)
+    containerd = shutil.which("containerd")
+    if containerd is None:
+        raise DevclusterError("there is no containerd, although its package is installed")
+    _link(Path(containerd), state.bin / "containerd")
 
 
 def _link(source: Path, target: Path) -> None:
@@ -121,7 +129,8 @@ def _wait(what: str, node: Node, component: str, state: State, answer: Callable[
 
 
 def _last_lines(log: Path) -> str:
-    return "\n".join(f"      {line[:300]}" for line in log.read_text(errors="replace").splitlines()[-8:]) + f"\n      ({log})"
+    lines = log.read_text(errors="replace").splitlines()[-8:]
+    return "\n".join(f"      {line[:300]}" for line in [*lines, f"({log})"])
 
 
 def api_of(state: State) -> Api:
@@ -184,13 +193,14 @@ def down(state: State) -> None:
         with step("cluster down"):
             Node(state).destroy()
             cgroups.remove(state)
-            shutil.rmtree(state.root, ignore_errors=False) if state.root.exists() else None
+            if state.root.exists():
+                shutil.rmtree(state.root)
 
 
 def status(state: State) -> dict[str, object]:
     """What runs."""
     node = Node(state)
-    names = [*KUBERNETES_NAMES[:-1], "containerd", "coredns", *(s3.component(name) for name in ("data", "artifacts"))]
+    names = [*KUBERNETES_COMPONENTS, "containerd", "coredns", *map(s3.component, s3.NAMES)]
     running = {name: node.running(name) for name in names}
     return {
         "up": all(running.values()) and state.ready.exists(),

@@ -153,7 +153,8 @@ def kubelet_settings(state: State, network: Network, client_authority: str) -> d
         "makeIPTablesUtilChains": True,
         # A shared disk is often fuller than a node's would be. Images are not collected at all: nothing could pull
         # those that were imported a second time.
-        "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%", "nodefs.inodesFree": "1%"},
+        "evictionHard": {"memory.available": "100Mi"}
+        | dict.fromkeys(("nodefs.available", "imagefs.available", "nodefs.inodesFree"), "1%"),
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,
         "shutdownGracePeriod": "0s",
@@ -205,7 +206,7 @@ def coredns(state: State, network: Network) -> Component:
 def s3_servers(state: State, network: Network) -> list[Component]:
     """The S3 servers."""
     return [
-        Component(s3.component(name), tuple(s3.arguments(state, name, server)), s3.environment(server) | {"GOMEMLIMIT": "512MiB"})
+        Component(s3.component(name), s3.arguments(state, name, server), s3.environment(server))
         for name, server in s3.servers(state, network).items()
     ]
 

@@ -51,7 +51,8 @@ def _installed() -> Path:
     for candidate in sorted(home.rglob("go")):
         if candidate.is_file() and version_of(run_version(candidate)) >= _OLDEST:
             return candidate
-    raise DevclusterError(f"{home} holds no go command that runs: remove it, or install Go {_OLDEST[0]}.{_OLDEST[1]} yourself")
+    oldest = ".".join(map(str, _OLDEST))
+    raise DevclusterError(f"{home} holds no go command that runs: remove it, or install Go {oldest} yourself")
 
 
 def _installer() -> list[str]:

@@ -44,9 +44,10 @@ class Image:
         return f"{self.repository}:{TAG}"
 
 
+_UV = "images/uv.txt"
 IMAGES = (
-    Image("operator", ("images/uv.txt", "locks/operator.txt", "operator/crossfold_operator", "trainer/crossfold_trainer")),
-    Image("trainer", ("images/uv.txt", "locks/trainer.txt", "trainer/crossfold_trainer")),
+    Image("operator", (_UV, "locks/operator.txt", "operator/crossfold_operator", "trainer/crossfold_trainer")),
+    Image("trainer", (_UV, "locks/trainer.txt", "trainer/crossfold_trainer")),
 )
 
 
@@ -64,7 +65,8 @@ def images(state: State) -> dict[str, dict[str, str]]:
             # A cluster that is just coming up is waited for; building did not need one.
             with exclusive(cluster.lock(state)):
                 digest = _load(state, image, built)
-            loaded[image.name] = {"image": image.reference, "digest": digest, "reference": f"{image.repository}@{digest}"}
+            reference = f"{image.repository}@{digest}"
+            loaded[image.name] = {"image": image.reference, "digest": digest, "reference": reference}
     return loaded
 
 
@@ -125,7 +127,8 @@ def _load(state: State, image: Image, identity: str) -> str:
     if known.get("id") == identity:
         return str(known["digest"])
     with step(f"image {image.name}: load into the node"):
-        digest = loader.load(state, image.reference, builder.config(identity), loader.layers_of(builder.storage(), identity))
+        layers = loader.layers_of(builder.storage(), identity)
+        digest = loader.load(state, image.reference, builder.config(identity), layers)
     write(record, json.dumps({"id": identity, "digest": digest}))
     return digest
 

@@ -28,17 +28,16 @@ def install(state: State, *settings: str) -> None:
     }
     pairs = [*(f"{name}={value}" for name, value in values.items()), *settings]
     with step("install the chart"):
-        run(
-            [
-                state.bin / "helm",
-                *("upgrade", "--install", RELEASE, REPOSITORY / "charts" / "crossfold"),
-                *("--namespace", NAMESPACE, "--create-namespace", "--kubeconfig", state.kubeconfig),
-                *("--wait", "--timeout", "3m"),
-                # The CRDs may have been applied by hand before.
-                *("--take-ownership", "--force-conflicts"),
-                *(word for pair in pairs for word in ("--set-string", pair)),
-            ]
-        )
+        command = [
+            str(state.bin / "helm"),
+            *("upgrade", "--install", RELEASE, str(REPOSITORY / "charts/crossfold")),
+            *("--namespace", NAMESPACE, "--create-namespace", "--kubeconfig", str(state.kubeconfig)),
+            *("--wait", "--timeout", "3m"),
+            # The CRDs may have been applied by hand before.
+            *("--take-ownership", "--force-conflicts"),
+            *(word for pair in pairs for word in ("--set-string", pair)),
+        ]
+        run(command)
 
 
 def connect(state: State, namespace: str) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from devcluster import oci
 from devcluster.console import DevclusterError
@@ -109,15 +110,13 @@ def _add_snapshot(state: State, node: Node, layer: Layer, name: str, parent: str
     node.run([*ctr(), "snapshots", "commit", name, working])
 
 
-def _upper_folder(mounts: list[dict[str, object]]) -> Path:
+def _upper_folder(mounts: list[dict[str, Any]]) -> Path:
     """Where a snapshot under preparation keeps its files."""
     (mount,) = mounts
-    options = mount["Options"]
-    assert isinstance(options, list)
-    for option in options:
-        if str(option).startswith("upperdir="):
-            return Path(str(option).removeprefix("upperdir="))
-    return Path(str(mount["Source"]))
+    for option in mount["Options"]:
+        if option.startswith("upperdir="):
+            return Path(option.removeprefix("upperdir="))
+    return Path(mount["Source"])
 
 
 def _copy(source: Path, target: Path, how: str) -> bool:

@@ -69,7 +69,8 @@ def choose(key: str) -> Network:
         network = Network(_FIRST + (start + attempt) % _COUNT)
         if not any(ipaddress.ip_network(network.whole).overlaps(other) for other in taken):
             return network
-    raise DevclusterError(f"10.{_FIRST}.0.0/16 to 10.{_FIRST + _COUNT - 1}.0.0/16 are all in use on this machine (ip route)")
+    last = _FIRST + _COUNT - 1
+    raise DevclusterError(f"10.{_FIRST}.0.0/16 to 10.{last}.0.0/16 are all in use on this machine (ip route)")
 
 
 def _taken() -> list[ipaddress.IPv4Network]:

@@ -20,6 +20,8 @@ from devcluster.paths import NODE_STATE, State
 from devcluster.shell import run
 
 _BRIDGE = "cni0"
+_NAMESPACES = ("--mount", "--net", "--ipc", "--uts", "--pid")
+
 _START_S = 10.0
 _EXEC_S = 2.0
 _END_S = 20.0
@@ -67,13 +69,14 @@ class Node:
         if self.pid() is not None:
             return
         cgroups.create(self._state)
-        unshare = "exec unshare --mount --net --ipc --uts --pid --fork --propagation private sh -c"
+        unshare = f"exec unshare {' '.join(_NAMESPACES)} --fork --propagation private sh -c"
         script = f"{cgroups.join_script(self._state)}; {unshare} {shlex.quote(_ENTER_SCRIPT)}"
         log = self._state.logs / "node.log"
         with log.open("a") as file:
             subprocess.Popen(
-                ["sh", "-c", script], cwd=self._state.root, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
-            )
+                ["setsid", "sh", "-c", script],
+                cwd=self._state.root, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
+            )  # fmt: skip
         deadline = time.monotonic() + _START_S
         while self.pid() is None:
             if time.monotonic() > deadline:
@@ -103,7 +106,7 @@ class Node:
         pid = self.pid()
         if pid is None:
             raise DevclusterError("the cluster is not up: python3 -m devcluster up")
-        return ["nsenter", "--target", str(pid), "--mount", "--net", "--ipc", "--uts", "--pid", "--", *map(str, command)]
+        return ["nsenter", "--target", str(pid), *_NAMESPACES, "--", *map(str, command)]
 
     def run(self, command: Sequence[str | Path], stdin: str | None = None) -> str:
         """Runs a command in the node to its end; returns its output."""
@@ -112,11 +115,12 @@ class Node:
     def start(self, component: str, arguments: Sequence[str], env: Mapping[str, str]) -> None:
         """Starts a component in the node, to go on after this process; its output goes to its log file."""
         command = [str(NODE_STATE / "bin" / component), *arguments]
+        log = self._state.logs / f"{component}.log"
         # setsid forks, and the component becomes a child of the holder: nothing of ours waits for it.
-        script = f"{cgroups.join_script(self._state)}; exec {shlex.join(self.enter_command(['setsid', '--fork', *command]))}"
+        start = shlex.join(self.enter_command(["setsid", "--fork", *command]))
+        script = f"{cgroups.join_script(self._state)}; exec {start} </dev/null >>{shlex.quote(str(log))} 2>&1"
         plain = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
-        with (self._state.logs / f"{component}.log").open("a") as log:
-            subprocess.run(["sh", "-c", script], env=plain | env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True)
+        subprocess.run(["sh", "-c", script], env=plain | dict(env), check=True)
         # setsid comes back before the component is one: whoever looks now must not take it for dead.
         deadline = time.monotonic() + _EXEC_S
         while not self.running(component) and time.monotonic() < deadline:
@@ -126,7 +130,8 @@ class Node:
         """Whether the component has a process."""
         wanted = str(NODE_STATE / "bin" / component)
         inside = _namespace(self.pid())
-        return inside is not None and any(words[0] == wanted and _namespace(pid) == inside for pid, words in _processes())
+        found = (pid for pid, words in _processes() if words[0] == wanted)
+        return inside is not None and any(_namespace(pid) == inside for pid in found)
 
     def destroy(self) -> None:
         """Ends everything in the node, and with it the namespaces."""
@@ -157,6 +162,6 @@ def _processes() -> list[tuple[int, list[str]]]:
 
 def _namespace(pid: int | None) -> str | None:
     try:
-        return os.readlink(f"/proc/{pid}/ns/pid")
+        return str(Path(f"/proc/{pid}/ns/pid").readlink())
     except OSError:
         return None

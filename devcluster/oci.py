@@ -52,7 +52,9 @@ def reference_archive(name: str, config: bytes, layers: Sequence[tuple[str, int]
     return _archive(name, config, layers, [])
 
 
-def _archive(name: str, config: bytes, layers: Sequence[tuple[str, int]], contents: Sequence[bytes]) -> tuple[bytes, str]:
+def _archive(
+    name: str, config: bytes, layers: Sequence[tuple[str, int]], contents: Sequence[bytes]
+) -> tuple[bytes, str]:
     manifest = _json(
         {
             "schemaVersion": 2,
@@ -61,7 +63,8 @@ def _archive(name: str, config: bytes, layers: Sequence[tuple[str, int]], conten
             "layers": [_descriptor(_LAYER, digest, size) for digest, size in layers],
         }
     )
-    entry = _descriptor(_MANIFEST, _digest(manifest), len(manifest)) | {"annotations": {"io.containerd.image.name": name}}
+    entry = _descriptor(_MANIFEST, _digest(manifest), len(manifest))
+    entry["annotations"] = {"io.containerd.image.name": name}
     index = {"schemaVersion": 2, "manifests": [entry]}
     files = {"oci-layout": b'{"imageLayoutVersion": "1.0.0"}', "index.json": _json(index)}
     files |= {f"blobs/sha256/{_digest(blob).removeprefix('sha256:')}": blob for blob in (config, manifest, *contents)}

@@ -25,7 +25,8 @@ def check(api: Api, s3_endpoints: Iterable[str]) -> None:
     phase = "Pending"
     while phase not in ("Succeeded", "Failed"):
         if time.monotonic() > deadline:
-            raise DevclusterError(f"the pod {_NAME} is still {phase} after {_DEADLINE_S:.0f} s: kubectl -n kube-system describe pod {_NAME}")
+            look = f"kubectl -n kube-system describe pod {_NAME}"
+            raise DevclusterError(f"the pod {_NAME} is still {phase} after {_DEADLINE_S:.0f} s: {look}")
         time.sleep(0.2)
         phase = api.json("GET", f"{_PODS}/{_NAME}")["status"]["phase"]
     if phase == "Failed":

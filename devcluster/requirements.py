@@ -69,7 +69,7 @@ def _install(packages: dict[str, str]) -> None:
     if not missing:
         return
     if shutil.which("apt-get") is None:
-        raise DevclusterError(f"missing: {', '.join(missing)}; install what brings them on this system (no apt-get here)")
+        raise DevclusterError(f"missing: {', '.join(missing)}; there is no apt-get here, install them your way")
     # Services of these packages are for a machine that is a node; here each cluster starts its own.
     env = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     with step(f"installing Debian packages: {' '.join(missing)}") as shown:

@@ -28,8 +28,6 @@ def configure(state: State, network: Network) -> None:
         f"""version = 2
 root = "/var/lib/containerd"
 state = "/run/containerd"
-disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.devmapper"]
-
 [grpc]
   address = "{SOCKET}"
 
@@ -59,10 +57,9 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
         "hairpinMode": True,
         "ipam": {"type": "host-local", "ranges": [[{"subnet": network.pods}]], "routes": [{"dst": "0.0.0.0/0"}]},
     }
-    write_json(
-        state.config / "cni/10-bridge.conflist",
-        {"cniVersion": "0.4.0", "name": "pods", "plugins": [bridge, {"type": "portmap", "capabilities": {"portMappings": True}}]},
-    )
+    ports = {"type": "portmap", "capabilities": {"portMappings": True}}
+    network_list = {"cniVersion": "0.4.0", "name": "pods", "plugins": [bridge, ports]}
+    write_json(state.config / "cni/10-bridge.conflist", network_list)
 
 
 def import_pause(node: Node) -> None:
@@ -76,5 +73,5 @@ def import_pause(node: Node) -> None:
 
 
 def ctr() -> list[str]:
-    """containerd's own client, for use in the node."""
+    """The command line of containerd's own client, for use in the node."""
     return ["ctr", "--address", SOCKET, "--namespace", NAMESPACE]

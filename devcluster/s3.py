@@ -26,6 +26,8 @@ _SERVERS = {
     "artifacts": (9001, "us-west-2", "crossfold-artifacts"),
 }
 
+NAMES = tuple(_SERVERS)
+
 
 def component(name: str) -> str:
     """The name of a server's process."""
@@ -56,14 +58,14 @@ def create_buckets(state: State, network: Network) -> None:
         (state.s3 / name / server.bucket).mkdir(parents=True, exist_ok=True)
 
 
-def arguments(state: State, name: str, server: S3Server) -> list[str]:
+def arguments(state: State, name: str, server: S3Server) -> tuple[str, ...]:
     """The server's command line. Its keys are in its environment: a command line can be read by everyone."""
     address = server.endpoint.removeprefix("http://")
     folder = state.seen_by_node(state.s3 / name)
-    general = ["--port", address, "--region", server.region, "--keep-alive", "--quiet"]
-    return [*general, "posix", "--io-buffer-size", "65536", str(folder)]
+    general = ("--port", address, "--region", server.region, "--keep-alive", "--quiet")
+    return (*general, "posix", "--io-buffer-size", "65536", str(folder))
 
 
 def environment(server: S3Server) -> dict[str, str]:
     """The server's environment."""
-    return {"ROOT_ACCESS_KEY": server.access_key, "ROOT_SECRET_KEY": server.secret_key}
+    return {"ROOT_ACCESS_KEY": server.access_key, "ROOT_SECRET_KEY": server.secret_key, "GOMEMLIMIT": "512MiB"}

@@ -51,11 +51,9 @@ def follow(
         DevclusterError: It failed; with the last lines of what it said.
     """
     lines: list[str] = []
-    with subprocess.Popen(
-        command, env=env, cwd=cwd, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as process:
-        assert process.stdout is not None
-        for raw in process.stdout:
+    nothing, pipe, both = subprocess.DEVNULL, subprocess.PIPE, subprocess.STDOUT
+    with subprocess.Popen(command, env=env, cwd=cwd, text=True, stdin=nothing, stdout=pipe, stderr=both) as process:
+        for raw in process.stdout or ():
             line = raw.rstrip()
             if line:
                 lines.append(line)
