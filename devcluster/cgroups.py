@@ -63,9 +63,9 @@ def _try_remove(group: Path) -> None:
 def _hierarchies() -> list[Path]:
     if (_ROOT / "cgroup.controllers").exists():
         return [_ROOT]
-    # cpu, cpuacct and the like may be links to one hierarchy.
+    # Version 1, or both. cpu, cpuacct and the like may be links to one hierarchy; runc uses the unified one too.
     folders = (path for path in _ROOT.iterdir() if not path.is_symlink())
-    return sorted(folder for folder in folders if (folder / "tasks").exists())
+    return sorted(folder for folder in folders if (folder / "cgroup.procs").exists())
 
 
 def _delegate(group: Path) -> None:

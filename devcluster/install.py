@@ -43,7 +43,7 @@ def install(state: State, *settings: str) -> None:
 def connect(state: State, namespace: str) -> None:
     """Gives a namespace Services `s3-data` and `s3-artifacts`, port 9000, and Secrets of the same names."""
     manifests = {"apiVersion": "v1", "kind": "List", "items": _manifests(state, namespace)}
-    kubectl = [state.bin / "kubectl", "--kubeconfig", state.kubeconfig]
+    kubectl = [str(state.bin / "kubectl"), "--kubeconfig", str(state.kubeconfig)]
     run([*kubectl, "apply", "--namespace", namespace, "--filename", "-"], stdin=json.dumps(manifests))
 
 
