@@ -161,10 +161,10 @@ def _without_none(value: Any) -> Any:
 
 
 def _visible_to_cel(node: Schema) -> bool:
-    """CEL declares no field whose values have no type."""
+    """CEL declares no field whose values have no type; an object is one, whatever it may hold."""
     if "items" in node:
         return _visible_to_cel(node["items"])
-    return "type" in node and not node.get("x-kubernetes-preserve-unknown-fields")
+    return "type" in node
 
 
 def _frozen(alias: str, path: str) -> Rule:
