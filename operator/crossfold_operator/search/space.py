@@ -290,9 +290,11 @@ def value_problems(parameters: Sequence[ParameterSpec]) -> list[str]:
 
 
 def _choice_problems(path: str, name: str, parameter: ParameterSpec) -> list[str]:
+    if not parameter.values:
+        return [f"{path}.values: a Categorical needs values: list them"]
     problems: list[str] = []
     seen: dict[str, int] = {}
-    for i, value in enumerate(parameter.values or ()):
+    for i, value in enumerate(parameter.values):
         problem = hp.value_problem(name, value)
         if problem:
             problems.append(f"{path}.values[{i}]: {problem}: change or remove it")
