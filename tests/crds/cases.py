@@ -1,0 +1,597 @@
+"""What the API accepts and what it refuses, and which layer says so."""
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any
+
+from crossfold_operator.names import Kind
+from tests.fakes import world as w
+from tests.fakes.memory_cluster import merge
+
+Obj = dict[str, Any]
+
+
+class Layer(Enum):
+    """Who answers."""
+
+    ACCEPTED = auto()
+    SCHEMA = auto()
+    """The API server, from types and bounds."""
+    RULE = auto()
+    """The API server, from a CEL rule."""
+    VALID = auto()
+    """The operator, with the condition Valid=False: the API server cannot see untyped values."""
+    STRICT = auto()
+    """The API server, since a field is unknown or given twice."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One object, and the answer to it.
+
+    Attributes:
+        about: what is special about it.
+        layer: who answers.
+        says: part of the message; empty when it is accepted.
+        spec: merged into the base spec of the kind.
+        kind: of the object.
+        name: of the object.
+        top: merged into the object beside its spec.
+    """
+
+    about: str
+    layer: Layer
+    says: str = ""
+    spec: Obj = field(default_factory=dict)
+    kind: Kind = Kind.TUNE
+    name: str = "x"
+    top: Obj = field(default_factory=dict)
+
+    @property
+    def manifest(self) -> Obj:
+        return manifest(self.kind, self.spec, self.name) | self.top
+
+    def __str__(self) -> str:
+        return f"{self.kind}-{self.about}".replace(" ", "-")
+
+
+_BASES = {Kind.TUNE: w.tune, Kind.CROSS_VALIDATION: w.cross_validation, Kind.TRAIN_RUN: w.train_run}
+
+
+def manifest(kind: Kind, spec: Obj, name: str = "x") -> Obj:
+    """A valid object of a kind with some of its spec replaced (null removes)."""
+    base = _BASES[kind](name)
+    if kind is Kind.TUNE:
+        base["spec"] |= {"algorithm": {"name": "Random"}}
+    return {**base, "spec": _merged(base["spec"], spec)}
+
+
+def _merged(base: Obj, changes: Obj) -> Obj:
+    """RFC 7386, with NULL for a null that is meant."""
+    return _nulls(merge(base, changes))
+
+
+NULL = object()
+"""A null in the manifest, as opposed to a field that is left out."""
+
+
+def _nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _nulls(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_nulls(item) for item in value]
+    return None if value is NULL else value
+
+
+def parameter(**fields: Any) -> Obj:
+    """A search space of one dimension, and what is wrong with it."""
+    whole = {"name": "learning_rate", "type": "Float", "min": 1e-5, "max": 1e-2} | fields
+    return {"parameters": [{k: v for k, v in whole.items() if v is not None}]}
+
+
+def fixed(name: str, value: Any) -> Obj:
+    return {"fixed": [{"name": name, "value": value}], **parameter()}
+
+
+def template(**fields: Any) -> Obj:
+    return {"template": fields}
+
+
+def metrics(*items: Obj) -> Obj:
+    return {"objective": {"metrics": list(items)}}
+
+
+CV, RUN = Kind.CROSS_VALIDATION, Kind.TRAIN_RUN
+ACCEPTED, SCHEMA, RULE, VALID, STRICT = Layer.ACCEPTED, Layer.SCHEMA, Layer.RULE, Layer.VALID, Layer.STRICT
+LIMITS = {"limits": {"nvidia.com/gpu": 1, "memory": "16Gi"}}
+
+CASES = [
+    # Accepted
+    Case("minimal", ACCEPTED),
+    Case("minimal", ACCEPTED, kind=CV),
+    Case("minimal", ACCEPTED, kind=RUN),
+    Case("longest name", ACCEPTED, name="x" * 40),
+    Case("longest name", ACCEPTED, kind=CV, name="x" * 47),
+    Case("longest name", ACCEPTED, kind=RUN, name="x" * 56),
+    Case(
+        "all parameter types",
+        ACCEPTED,
+        spec={
+            "parameters": [
+                {"name": "learning-rate", "type": "Float", "min": 1e-5, "max": 1e-2, "scale": "Log"},
+                {"name": "gamma", "type": "Float", "min": 0.5, "max": 1, "step": 0.1},
+                {"name": "batch_size", "type": "Int", "min": 4, "max": 16, "step": 4},
+                {"name": "augment", "type": "Categorical", "values": [[], ["D4"], ["HorizontalFlip", "Blur"]]},
+                {"name": "x-anything", "type": "Categorical", "values": [1, "a", True, {"b": [2]}]},
+            ]
+        },
+    ),
+    Case(
+        "null among values",
+        ACCEPTED,
+        spec=parameter(name="model_encoder_weights", type="Categorical", min=None, max=None, values=[NULL, "imagenet"]),
+    ),
+    Case("grid", ACCEPTED, spec={"algorithm": {"name": "Grid"}, **parameter(step=1e-3)}),
+    Case("unknown metric with a direction", ACCEPTED, spec=metrics({"name": "val/Mine", "direction": "Minimize"})),
+    Case(
+        "combined metrics",
+        ACCEPTED,
+        spec={"objective": {"metrics": [{"name": "val/JaccardIndex"}, {"name": "val/Recall"}], "combine": "Geometric"}},
+    ),
+    Case("no folds", ACCEPTED, spec={"crossValidation": {"folds": 1, "foldMethod": "None"}}),
+    Case("300 runs", ACCEPTED, spec={"crossValidation": {"folds": 100, "runFolds": 10, "randomSeeds": 30}}),
+    Case("a gpu as a number", ACCEPTED, spec=template(resources=LIMITS)),
+    Case("a gpu as a text", ACCEPTED, spec=template(resources={"limits": {"nvidia.com/gpu": "1"}})),
+    Case(
+        "whole template",
+        ACCEPTED,
+        kind=RUN,
+        spec=template(
+            image="r/t:1",
+            imagePullPolicy="Never",
+            imagePullSecrets=[{"name": "pull"}],
+            resources=LIMITS,
+            nodeSelector={"gpu": "a100"},
+            tolerations=[{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}],
+            affinity={"nodeAffinity": {}},
+            env=[{"name": "A_B", "value": "c"}],
+            volumes=[{"name": "v", "emptyDir": {}}],
+            volumeMounts=[{"name": "v", "mountPath": "/v"}],
+            activeDeadlineSeconds=60,
+            labels={"team": "x"},
+            annotations={"a/b": "c"},
+            shmSize="512Mi",
+        ),
+    ),
+    Case("stop", ACCEPTED, kind=CV, spec={"stop": {"reason": "Stopped", "message": "enough"}}),
+    Case("patience null", ACCEPTED, spec={"trainer": {"earlyStoppingPatience": NULL}}),
+    Case(
+        "null for everything optional",
+        ACCEPTED,
+        spec={
+            "fixed": NULL,
+            "trainer": NULL,
+            "template": NULL,
+            "retries": NULL,
+            "maxFailedTrials": NULL,
+            "suspend": NULL,
+            "crossValidation": {"seeds": NULL, "randomSeeds": NULL, "runFolds": NULL},
+            "data": {"subsample": NULL, "secretRef": NULL, "split": NULL},
+        },
+    ),
+    Case(
+        "any hyperparameter value",
+        ACCEPTED,
+        kind=RUN,
+        spec={
+            "hyperparameters": [
+                {"name": "x-a", "value": {"deep": [1, {"er": True}]}},
+                {"name": "bands", "value": ["red"]},
+            ]
+        },
+    ),
+    # Schema: what is missing
+    Case("no objective", SCHEMA, "spec.objective: Required value", {"objective": None}),
+    Case("no data", SCHEMA, "spec.data: Required value", {"data": None}),
+    Case("no artifacts", SCHEMA, "spec.artifacts: Required value", {"artifacts": None}),
+    Case("no parameters", SCHEMA, "spec.parameters: Required value", {"parameters": None}),
+    Case("no uri", SCHEMA, "spec.data.uri: Required value", {"data": {"uri": None}}),
+    Case(
+        "no name of a hyperparameter",
+        SCHEMA,
+        "spec.hyperparameters[0].name: Required value",
+        {"hyperparameters": [{"value": 1}]},
+        CV,
+    ),
+    Case("no spec", SCHEMA, "spec: Required value", top={"spec": None}),
+    # Schema: bounds
+    Case("empty parameters", SCHEMA, "should have at least 1 items", {"parameters": []}),
+    Case(
+        "too many parameters",
+        SCHEMA,
+        "must have at most 64 items",
+        {"parameters": [{"name": f"x-{i}", "type": "Float", "min": 0, "max": 1} for i in range(65)]},
+    ),
+    Case("same parameter twice", SCHEMA, "Duplicate value", {"parameters": [parameter()["parameters"][0]] * 2}),
+    Case("unknown type", SCHEMA, 'supported values: "Float", "Int", "Categorical"', parameter(type="double")),
+    Case("bad name", SCHEMA, "should match", parameter(name="Learning Rate")),
+    Case("step zero", SCHEMA, "should be greater than 0", parameter(step=0)),
+    Case("unknown scale", SCHEMA, "Unsupported value", parameter(scale="log")),
+    Case(
+        "no values at all",
+        SCHEMA,
+        "should have at least 1 items",
+        parameter(name="augment", type="Categorical", min=None, max=None, values=[]),
+    ),
+    Case(
+        "too many values",
+        SCHEMA,
+        "must have at most 100 items",
+        parameter(name="x-a", type="Categorical", min=None, max=None, values=list(range(101))),
+    ),
+    Case("max trials zero", SCHEMA, "should be greater than or equal to 1", {"maxTrials": 0}),
+    Case("max trials too many", SCHEMA, "should be less than or equal to 10000", {"maxTrials": 10001}),
+    Case("max trials a text", SCHEMA, 'must be of type integer: "string"', {"maxTrials": "5"}),
+    Case("max trials a fraction", SCHEMA, 'must be of type integer: "number"', {"maxTrials": 5.5}),
+    Case("max failed trials negative", SCHEMA, "should be greater than or equal to 0", {"maxFailedTrials": -1}),
+    Case("parallelism zero", SCHEMA, "should be greater than or equal to 1", {"parallelism": 0}),
+    Case("folds zero", SCHEMA, "should be greater than or equal to 1", {"crossValidation": {"folds": 0}}),
+    Case("too many folds", SCHEMA, "should be less than or equal to 100", {"crossValidation": {"folds": 101}}),
+    Case("unknown fold method", SCHEMA, "Unsupported value", {"crossValidation": {"foldMethod": "kfold"}}),
+    Case("same seed twice", SCHEMA, "Duplicate value: 42", {"crossValidation": {"seeds": [42, 42]}}),
+    Case("seed too large", SCHEMA, "should be less than or equal to 9999", {"crossValidation": {"seeds": [10000]}}),
+    Case("no seed", SCHEMA, "should have at least 1 items", {"crossValidation": {"seeds": []}}),
+    Case("too many seeds", SCHEMA, "must have at most 30 items", {"crossValidation": {"seeds": list(range(31))}}),
+    Case("too many random seeds", SCHEMA, "less than or equal to 30", {"crossValidation": {"randomSeeds": 31}}),
+    Case("no metric", SCHEMA, "should have at least 1 items", metrics()),
+    Case(
+        "too many metrics",
+        SCHEMA,
+        "must have at most 8 items",
+        metrics(*({"name": f"val/M{i}", "direction": "Maximize"} for i in range(9))),
+    ),
+    Case("a training metric", SCHEMA, "should match '^val/", metrics({"name": "train/loss"})),
+    Case("same metric twice", SCHEMA, "Duplicate value", metrics({"name": "val/loss"}, {"name": "val/loss"})),
+    Case(
+        "unknown direction",
+        SCHEMA,
+        'supported values: "Maximize", "Minimize"',
+        metrics({"name": "val/loss", "direction": "max"}),
+    ),
+    Case("unknown combine", SCHEMA, "Unsupported value", {"objective": {"combine": "Mean"}}),
+    Case("empty uri", SCHEMA, "should be at least 1 chars long", {"data": {"uri": ""}}),
+    Case("endpoint without scheme", SCHEMA, "should match '^(https?://.+)?$'", {"data": {"endpoint": "minio:9000"}}),
+    Case("bad secret name", SCHEMA, "should match", {"artifacts": {"secretRef": {"name": "My_Secret"}}}),
+    Case("subsample one", SCHEMA, "should be greater than or equal to 2", {"data": {"subsample": 1}}),
+    Case(
+        "all for the test",
+        SCHEMA,
+        "should be less than 1",
+        {"data": {"split": {"method": "Random", "testFraction": 1}}},
+    ),
+    Case("no epochs", SCHEMA, "greater than or equal to 1", {"trainer": {"maxEpochs": 0}}),
+    Case("too many workers", SCHEMA, "less than or equal to 64", {"trainer": {"numWorkers": 65}}),
+    Case("unknown algorithm", SCHEMA, 'supported values: "TPE", "Random", "Grid"', {"algorithm": {"name": "Bayes"}}),
+    Case("negative search seed", SCHEMA, "greater than or equal to 0", {"algorithm": {"seed": -1}}),
+    Case("suspend a text", SCHEMA, 'must be of type boolean: "string"', {"suspend": "yes"}),
+    Case("too many crashes", SCHEMA, "less than or equal to 20", {"retries": {"crash": 21}}),
+    Case("unknown stop reason", SCHEMA, 'supported values: "Stopped"', {"stop": {"reason": "Bored"}}, CV),
+    Case("fold too large", SCHEMA, "less than or equal to 99", {"fold": 100, "folds": 100}, RUN),
+    Case("unknown pull policy", SCHEMA, "Unsupported value", template(imagePullPolicy="Sometimes")),
+    Case(
+        "half a gpu",
+        SCHEMA,
+        'must be of type integer,string: "number"',
+        template(resources={"limits": {"nvidia.com/gpu": 0.5}}),
+    ),
+    Case("bad variable name", SCHEMA, "should match", template(env=[{"name": "A-B"}])),
+    Case("same variable twice", SCHEMA, "Duplicate value", template(env=[{"name": "A"}, {"name": "A"}])),
+    Case("no deadline", SCHEMA, "greater than or equal to 1", template(activeDeadlineSeconds=0)),
+    Case("endless grace", SCHEMA, "less than or equal to 3600", template(terminationGracePeriodSeconds=3601)),
+    Case("bad shm size", SCHEMA, "should match", template(shmSize="2 GB")),
+    Case("bad effect", SCHEMA, "Unsupported value", template(tolerations=[{"effect": "NoWay"}])),
+    Case("volume a text", SCHEMA, 'must be of type object: "string"', template(volumes=["v"])),
+    Case("label too long", SCHEMA, "may not be more than 63", template(labels={"a": "b" * 64})),
+    # Rules
+    Case("name too long", RULE, "metadata.name of a Tune has at most 40 characters", name="x" * 41),
+    Case("name too long", RULE, "metadata.name of a CrossValidation has at most 47", kind=CV, name="x" * 48),
+    Case("name too long", RULE, "metadata.name of a TrainRun has at most 56", kind=RUN, name="x" * 57),
+    Case("name with a dot", RULE, "metadata.name takes lower-case letters, digits and '-' only", name="a.b"),
+    Case("unknown parameter", RULE, "unknown hyperparameter: use one of model_arch", parameter(name="learning_rat")),
+    Case("unknown fixed", RULE, "unknown hyperparameter: use one of", fixed("depth", 3)),
+    Case(
+        "unknown hyperparameter",
+        RULE,
+        "unknown hyperparameter: use one of",
+        {"hyperparameters": [{"name": "depth", "value": 3}]},
+        RUN,
+    ),
+    Case("min above max", RULE, "Float and Int need min and max, with min below max", parameter(min=1)),
+    Case("no max", RULE, "Float and Int need min and max", parameter(max=None)),
+    Case(
+        "categorical with min",
+        RULE,
+        "Categorical takes values only",
+        parameter(name="x-a", type="Categorical", max=None, values=[1]),
+    ),
+    Case("log from zero", RULE, "scale Log needs min above 0 and takes no step", parameter(min=0, scale="Log")),
+    Case("log with a step", RULE, "scale Log needs min above 0 and takes no step", parameter(scale="Log", step=0.1)),
+    Case(
+        "int with a fraction", RULE, "Int needs whole numbers", parameter(name="batch_size", type="Int", min=1.5, max=8)
+    ),
+    Case("int beyond integers", RULE, "spec.parameters[0]", parameter(name="x-a", type="Int", min=1, max=1e300)),
+    Case(
+        "grid over a range",
+        RULE,
+        "algorithm Grid needs every parameter",
+        {"algorithm": {"name": "Grid"}, **parameter()},
+    ),
+    Case("fixed and searched", RULE, "either in parameters or in fixed", fixed("learning-rate", 1e-3)),
+    Case(
+        "more failures than trials",
+        RULE,
+        "maxFailedTrials must not exceed maxTrials",
+        {"maxTrials": 2, "maxFailedTrials": 3},
+    ),
+    Case(
+        "seeds and random seeds",
+        RULE,
+        "seeds and randomSeeds exclude each other",
+        {"crossValidation": {"seeds": [1], "randomSeeds": 2}},
+    ),
+    Case("one fold with a method", RULE, "foldMethod None goes with folds 1", {"crossValidation": {"folds": 1}}),
+    Case("one fold with a method", RULE, "foldMethod None goes with folds 1", {"folds": 1}, RUN),
+    Case(
+        "no method with folds", RULE, "foldMethod None goes with folds 1", {"crossValidation": {"foldMethod": "None"}}
+    ),
+    Case("more folds run than cut", RULE, "runFolds must not exceed folds", {"crossValidation": {"runFolds": 4}}),
+    Case(
+        "301 runs",
+        RULE,
+        "folds run times seeds must not exceed 300",
+        {"crossValidation": {"folds": 43, "seeds": [1, 2, 3, 4, 5, 6, 7]}},
+    ),
+    Case("fold that does not exist", RULE, "fold must be below folds", {"fold": 5}, RUN),
+    Case("unknown metric without a direction", RULE, "must say its direction", metrics({"name": "val/Mine"})),
+    Case(
+        "random split without a share",
+        RULE,
+        "testFraction goes with method Random",
+        {"data": {"split": {"method": "Random"}}},
+    ),
+    Case(
+        "share without a random split",
+        RULE,
+        "testFraction goes with method Random",
+        {"data": {"split": {"testFraction": 0.1}}},
+    ),
+    Case(
+        "region split without regions",
+        RULE,
+        "values goes with method Region or Sample",
+        {"data": {"split": {"method": "Region"}}},
+    ),
+    Case(
+        "regions without a region split",
+        RULE,
+        "values goes with method Region or Sample",
+        {"data": {"split": {"values": ["Banks"]}}},
+    ),
+    Case(
+        "anonymous with a secret",
+        RULE,
+        "anonymous and secretRef exclude each other",
+        {"data": {"anonymous": True, "secretRef": {"name": "s"}}},
+    ),
+    Case(
+        "a variable of ours",
+        RULE,
+        "variables that start with CROSSFOLD_",
+        template(env=[{"name": "CROSSFOLD_CONFIG", "value": "{}"}]),
+    ),
+    Case(
+        "a path of ours", RULE, "are taken by the operator", template(volumeMounts=[{"name": "v", "mountPath": "/tmp"}])
+    ),
+    Case(
+        "a path below ours",
+        RULE,
+        "are taken by the operator",
+        template(volumeMounts=[{"name": "v", "mountPath": "/etc/crossfold/data"}]),
+    ),
+    Case("a label of ours", RULE, "are set by the operator: remove them", template(labels={"crossfold.dev/tune": "t"})),
+    Case(
+        "a label of Kueue",
+        RULE,
+        "are set by the operator: remove them",
+        template(labels={"kueue.x-k8s.io/queue-name": "q"}),
+    ),
+    # Valid=False
+    Case(
+        "categorical without values",
+        VALID,
+        "spec.parameters[0]",
+        parameter(name="model_arch", type="Categorical", min=None, max=None),
+    ),
+    Case("value of another type", VALID, "must be an integer of at least 1, not 'eight'", fixed("batch_size", "eight")),
+    Case(
+        "value out of range",
+        VALID,
+        "spec.fixed[0]: hyperparameter 'gamma' must be a number in (0, 1]",
+        fixed("gamma", 7),
+    ),
+    Case(
+        "value out of range",
+        VALID,
+        "spec.hyperparameters[0]: hyperparameter 'gamma'",
+        {"hyperparameters": [{"name": "gamma", "value": 7}]},
+        RUN,
+    ),
+    Case(
+        "value missing",
+        VALID,
+        "must be an integer of at least 1, not None",
+        {"hyperparameters": [{"name": "batch_size"}]},
+        CV,
+    ),
+    Case("unknown augmentation", VALID, "must be a list of augmentations", fixed("augment", ["Rotate"])),
+    Case(
+        "one name in two spellings",
+        VALID,
+        "'-' equals '_'",
+        {"parameters": [{"name": n, "type": "Int", "min": 1, "max": 8} for n in ("batch-size", "batch_size")]},
+    ),
+    Case(
+        "one name in two spellings",
+        VALID,
+        "given twice",
+        {"hyperparameters": [{"name": n, "value": 8} for n in ("batch-size", "batch_size")]},
+        CV,
+    ),
+    Case(
+        "one value in two spellings",
+        VALID,
+        "is the same value as values[0]",
+        parameter(name="batch_size", type="Categorical", min=None, max=None, values=[8, 8.0]),
+    ),
+    Case(
+        "bad choice",
+        VALID,
+        "spec.parameters[0].values[1]",
+        parameter(name="batch_size", type="Categorical", min=None, max=None, values=[8, "x"]),
+    ),
+    Case("range of a name", VALID, "use type Categorical and list the values", parameter(name="model_encoder")),
+    Case("float where integers go", VALID, "use type Int", parameter(name="batch_size", min=1, max=8)),
+    Case("bound out of range", VALID, "spec.parameters[0].min", parameter(min=-1)),
+    Case("range without width", VALID, "widen the range", parameter(min=0.01, max=0.0100000001)),
+    Case("step too fine", VALID, "too fine", parameter(step=1e-20)),
+    Case("integers that JSON cannot tell apart", VALID, "2^53", parameter(name="x-a", type="Int", min=0, max=2**60)),
+    # Strict
+    Case("unknown field", STRICT, 'unknown field "spec.maxTrial"', {"maxTrial": 5}),
+    Case(
+        "unknown field in depth",
+        STRICT,
+        'unknown field "spec.data.split.fraction"',
+        {"data": {"split": {"fraction": 0.1}}},
+    ),
+    Case("snake case", STRICT, 'unknown field "spec.trainer.max_epochs"', {"trainer": {"max_epochs": 5}}, RUN),
+    Case("unknown field of a parameter", STRICT, 'unknown field "spec.parameters[0].low"', parameter(low=1)),
+]
+
+# What may change and what may not -------------------------------------------------------------------------------------
+
+SHARED_FROZEN: dict[str, list[Obj]] = {
+    "spec.objective": [{"objective": {"metrics": [{"name": "val/loss"}]}}, {"objective": {"combine": "Min"}}],
+    "spec.data": [
+        {"data": {"uri": "s3://other/data"}},
+        {"data": {"secretRef": {"name": "s"}}},
+        {"data": {"subsample": 100}},
+    ],
+    "spec.artifacts": [{"artifacts": {"uri": "s3://other"}}, {"artifacts": {"region": "eu-1"}}],
+    "spec.trainer": [{"trainer": {"maxEpochs": 7}}, {"trainer": {"limitTrainBatches": 3}}],
+    "spec.tracking": [{"tracking": {"tensorboard": False}}],
+}
+TEMPLATE_FROZEN: dict[str, list[Obj]] = {
+    "spec.template.image": [template(image="r/other:1")],
+    "spec.template.imagePullPolicy": [template(imagePullPolicy="Always")],
+    "spec.template.imagePullSecrets": [template(imagePullSecrets=[{"name": "s"}])],
+    "spec.template.env": [template(env=[{"name": "A", "value": "b"}])],
+    "spec.template.volumes": [template(volumes=[{"name": "w", "emptyDir": {}}]), template(volumes=[])],
+    "spec.template.volumeMounts": [template(volumeMounts=[])],
+    "spec.template.activeDeadlineSeconds": [template(activeDeadlineSeconds=60)],
+    "spec.template.terminationGracePeriodSeconds": [template(terminationGracePeriodSeconds=60)],
+    "spec.template.serviceAccountName": [template(serviceAccountName="s")],
+    "spec.template.runtimeClassName": [template(runtimeClassName="r")],
+    "spec.template.labels": [template(labels={"a": "b"}), template(labels={"team": None})],
+    "spec.template.annotations": [template(annotations={"a": "b"})],
+    "spec.template.shmSize": [template(shmSize="1Gi")],
+}
+HYPERPARAMETERS: dict[str, list[Obj]] = {
+    "spec.hyperparameters": [
+        {"hyperparameters": [{"name": "gamma", "value": 0.5}]},
+        {"hyperparameters": [{"name": "gamma"}]},
+        {"hyperparameters": []},
+    ],
+}
+FOLDS: dict[str, list[Obj]] = {
+    "spec.crossValidation": [{"crossValidation": {"seeds": [1, 2]}}, {"crossValidation": {"folds": 4}}],
+}
+FROZEN: dict[Kind, dict[str, list[Obj]]] = {
+    Kind.TUNE: {
+        **SHARED_FROZEN,
+        **TEMPLATE_FROZEN,
+        **FOLDS,
+        "spec.parameters": [
+            parameter(max=0.1),
+            parameter(),
+            {"parameters": [{"name": "model_encoder", "type": "Categorical", "values": ["resnet18", "resnet50"]}]},
+        ],
+        "spec.fixed": [{"fixed": [{"name": "gamma", "value": 0.5}]}, {"fixed": []}],
+        "spec.algorithm": [{"algorithm": {"seed": 7}}, {"algorithm": {"name": "TPE"}}],
+    },
+    Kind.CROSS_VALIDATION: {**SHARED_FROZEN, **TEMPLATE_FROZEN, **FOLDS, **HYPERPARAMETERS},
+    Kind.TRAIN_RUN: {
+        **SHARED_FROZEN,
+        **HYPERPARAMETERS,
+        "spec.fold": [{"fold": 1}],
+        "spec.seed": [{"seed": 7}],
+        "spec.folds": [{"folds": 7}],
+        "spec.foldMethod": [{"foldMethod": "KFold"}],
+        "spec.template": [template(image="r/other:1"), template(nodeSelector={"a": "b"})],
+        "spec.retries": [{"retries": {"crash": 3}}],
+    },
+}
+"""Changes of a stored object that are refused, by the field that the message names."""
+
+STORED: dict[Kind, Obj] = {
+    Kind.TUNE: {
+        "suspend": True,
+        "fixed": [{"name": "gamma", "value": 0.9}],
+        "maxFailedTrials": 1,
+        "parameters": [{"name": "model_encoder", "type": "Categorical", "values": ["resnet18", "resnet34"]}],
+        **template(
+            labels={"team": "x"},
+            volumes=[{"name": "v", "emptyDir": {}}],
+            volumeMounts=[{"name": "v", "mountPath": "/v"}],
+        ),
+    },
+    Kind.CROSS_VALIDATION: {
+        "suspend": True,
+        "hyperparameters": [{"name": "gamma", "value": 0.9}],
+        **template(
+            labels={"team": "x"},
+            volumes=[{"name": "v", "emptyDir": {}}],
+            volumeMounts=[{"name": "v", "mountPath": "/v"}],
+        ),
+    },
+    Kind.TRAIN_RUN: {"suspend": True, "hyperparameters": [{"name": "gamma", "value": 0.9}]},
+}
+"""The stored objects that are changed; suspended, since an operator may be watching."""
+
+PLACEMENT = [
+    template(nodeSelector={"gpu": "h100"}),
+    template(tolerations=[{"key": "gpu", "operator": "Exists"}]),
+    template(affinity={"nodeAffinity": {}}),
+    template(priorityClassName="low"),
+    template(resources=LIMITS),
+]
+MUTABLE: dict[Kind, list[Obj]] = {
+    Kind.TUNE: [
+        {"maxTrials": 1},
+        {"maxTrials": 100},
+        {"maxFailedTrials": 2},
+        {"maxFailedTrials": None},
+        {"parallelism": 9},
+        {"suspend": False},
+        {"retries": {"crash": 3}},
+        *PLACEMENT,
+    ],
+    Kind.CROSS_VALIDATION: [
+        {"parallelism": 9},
+        {"suspend": False},
+        {"stop": {"reason": "Stopped"}},
+        {"retries": {"crash": 3}},
+        *PLACEMENT,
+    ],
+    Kind.TRAIN_RUN: [{"suspend": False}, {"stop": {"reason": "Stopped", "message": "enough"}}],
+}
+"""Changes of a stored object that are accepted."""
