@@ -41,7 +41,7 @@ _SETTLE_SECONDS = 2.0
 _FAILED = 1
 _INTERRUPTED = 130
 _NO_NEWS = (Reason.UNSCHEDULABLE, Reason.TRIAL_FINISHED, Reason.CONFIG_ERROR)
-"""Warnings that say nothing new: waiting for a slot is as it should be, and the failed run was told before its trial."""
+"""Warnings that say nothing new: waiting for a slot is as it should be, and a failed run was told before its trial."""
 _TOLD_BY_PHASE = (Reason.RUN_FAILED,)
 _SPECS: dict[str, type[TuneSpec] | type[CrossValidationSpec] | type[TrainRunSpec]] = {
     Kind.TUNE: TuneSpec,
