@@ -192,9 +192,10 @@ def _metadata(raw: bytes) -> Metadata:
     from pyarrow import parquet  # noqa: PLC0415
 
     try:
-        schema = parquet.read_schema(io.BytesIO(raw))
+        file = parquet.ParquetFile(io.BytesIO(raw))  # read_table would import pyarrow's data sets too
+        schema = file.schema_arrow
         wanted = [name for name in ("sample_id", "region", "empty") if name in schema.names]
-        table = parquet.read_table(io.BytesIO(raw), columns=wanted)
+        table = file.read(columns=wanted)
     except (pa.ArrowException, OSError) as error:
         raise ConfigError("data.uri", f"metadata.parquet cannot be read: {error}") from None
     if "empty" not in wanted:

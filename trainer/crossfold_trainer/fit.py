@@ -59,16 +59,13 @@ class Fit:
         self._interrupt = interrupt
         self._cuda = self.device.type == "cuda"
         self._bf16 = self._cuda and torch.cuda.is_bf16_supported()
-        self._layout = torch.channels_last if self._cuda else torch.contiguous_format
         self._direction = score_direction(config.objective)
         self._saved_step = -1
         self._saved_at = time.monotonic()
 
         torch.manual_seed(config.seed)
-        self._model = build_model(hyperparameters, len(data.bands)).to(self.device, memory_format=self._layout)  # type: ignore[call-overload]
-        self._optimiser = torch.optim.AdamW(
-            self._model.parameters(), lr=hyperparameters["learning_rate"], fused=self._cuda or None
-        )
+        self._model = build_model(hyperparameters, len(data.bands)).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._optimiser = torch.optim.AdamW(self._model.parameters(), lr=hyperparameters["learning_rate"], fused=True)
         if hyperparameters["augment"]:
             from crossfold_trainer.transforms import compose  # noqa: PLC0415 - only where wanted
 
@@ -181,7 +178,7 @@ class Fit:
     def _step(self, x: Tensor, y: Tensor) -> Tensor:
         x, y = self._augment(x, y)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
-            logits = self._model(x.contiguous(memory_format=self._layout))
+            logits = self._model(x.contiguous(memory_format=torch.channels_last))
         total, pixels = self._loss_sum(logits, y)
         loss = total / pixels.clamp(min=1)
         self._optimiser.zero_grad(set_to_none=True)
@@ -227,7 +224,7 @@ class Fit:
         with torch.inference_mode():
             for rows, (x, y) in zip(batches, self._loader.batches(batches), strict=True):
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
-                    logits = self._model(x.contiguous(memory_format=self._layout))
+                    logits = self._model(x.contiguous(memory_format=torch.channels_last))
                 probability = logits.float().sigmoid()
                 metrics.update(probability, y, *self._loss_sum(logits, y))
                 samples += self._samples(rows, x, y, probability)
