@@ -279,7 +279,7 @@ def _holds(rule: str, variables: Mapping[str, Any]) -> bool:
     functions = {"replace": lambda text, old, new: text.replace(old, new)}
     try:
         return _program(rule).execute(Context(variables=dict(variables), functions=functions)) is True
-    except (ValueError, TypeError, RuntimeError):
+    except (ValueError, TypeError, RuntimeError, ArithmeticError):
         # As the API server does: a rule that cannot be evaluated does not hold.
         return False
 
