@@ -8,7 +8,7 @@ import sys
 from dataclasses import asdict
 
 import devcluster
-from devcluster import cluster, images, s3
+from devcluster import images, lifecycle, s3
 from devcluster.console import DevclusterError, say
 from devcluster.node import Node
 from devcluster.paths import default_state
@@ -46,11 +46,11 @@ def _run(arguments: argparse.Namespace) -> int:
     state = default_state()
     match arguments.verb:
         case "up":
-            cluster.up(state)
+            lifecycle.up(state)
         case "down":
-            cluster.down(state)
+            lifecycle.down(state)
         case "status":
-            report = cluster.status(state)
+            report = lifecycle.status(state)
             print(json.dumps(report, indent=2))
             return 0 if report["up"] else 1
         case "kubeconfig":
@@ -70,9 +70,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _s3_servers() -> dict[str, dict[str, str]]:
-    state = default_state()
-    servers = s3.servers(state, cluster.network_of(state))
-    return {name: _aliased(asdict(server)) for name, server in servers.items()}
+    return {name: _aliased(asdict(server)) for name, server in s3.servers(default_state()).items()}
 
 
 def _aliased(fields: dict[str, str]) -> dict[str, str]:
@@ -82,7 +80,7 @@ def _aliased(fields: dict[str, str]) -> dict[str, str]:
 def _exports() -> str:
     state = default_state()
     values = {"KUBECONFIG": str(state.kubeconfig)}
-    for name, server in s3.servers(state, cluster.network_of(state)).items():
+    for name, server in s3.servers(state).items():
         for key, value in asdict(server).items():
             values[f"CROSSFOLD_S3_{name.upper()}_{key.upper()}"] = value
     lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]

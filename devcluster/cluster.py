@@ -3,12 +3,10 @@
 import base64
 import contextlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 
 from devcluster import cgroups, components, credentials, reach, requirements, runtime, s3
@@ -23,12 +21,11 @@ from devcluster.builds import (
     VERSITYGW,
     built,
 )
-from devcluster.console import DevclusterError, say, step
-from devcluster.files import write, write_json
-from devcluster.locks import exclusive
+from devcluster.console import DevclusterError, step
+from devcluster.files import link, write_json
 from devcluster.network import Network, choose
 from devcluster.node import Node
-from devcluster.paths import State, cache
+from devcluster.paths import State
 
 _READY_S = 90.0
 
@@ -41,30 +38,35 @@ def network_of(state: State) -> Network:
     return Network(**json.loads(file.read_text()))
 
 
-def lock(state: State) -> Path:
-    """Held by whoever changes the cluster."""
-    return cache() / "locks" / f"cluster-{state.key}"
-
-
 def up(state: State) -> None:
     """Brings the cluster up: starts what does not run, checks that pods reach what they need."""
-    with exclusive(lock(state)):
-        requirements.check_cluster()
-        _install_programs(state)
-        node = Node(state)
-        network = _prepare(state, node)
-        with step("node: namespaces, network"):
-            node.create(network)
-        with step("S3 servers"):
-            s3.create_buckets(state, network)
-            for component in components.s3_servers(state, network):
-                _ensure(node, component)
-        api = _control_plane(state, node, network)
-        _node_components(state, node, network, api)
-        with step("check: a pod reaches kubernetes.default by name, and both S3 servers"):
-            reach.check(api, [server.endpoint for server in s3.servers(state, network).values()])
-        write(state.ready, datetime.now(UTC).isoformat() + "\n")
-    say(f"  cluster is up: export KUBECONFIG={state.kubeconfig}")
+    requirements.check_cluster()
+    _install_programs(state)
+    node = Node(state)
+    network = _prepare(state, node)
+    with step("node: namespaces, network"):
+        node.create(network)
+    with step("S3 servers"):
+        s3.create(state, network.gateway)
+        for component in components.s3_servers(state):
+            _ensure(node, component)
+    api = _control_plane(state, node, network)
+    _node_components(state, node, network, api)
+    with step("check: a pod reaches kubernetes.default by name, and both S3 servers"):
+        reach.check(api, s3.endpoints(state))
+
+
+def down(state: State) -> None:
+    """Ends everything that runs, and with it its mounts and network."""
+    Node(state).destroy()
+    cgroups.remove(state)
+
+
+def running(state: State) -> dict[str, bool]:
+    """What runs."""
+    node = Node(state)
+    names = [*KUBERNETES_COMPONENTS, "containerd", "coredns", *map(s3.component, s3.NAMES)]
+    return {name: node.running(name) for name in names}
 
 
 def _install_programs(state: State) -> None:
@@ -74,22 +76,11 @@ def _install_programs(state: State) -> None:
     links |= dict.fromkeys(map(s3.component, s3.NAMES), VERSITYGW)
     state.bin.mkdir(parents=True, exist_ok=True)
     for name, program in links.items():
-        _link(built(program), state.bin / name)
+        link(built(program), state.bin / name)
     containerd = shutil.which("containerd")
     if containerd is None:
         raise DevclusterError("there is no containerd, although its package is installed")
-    _link(Path(containerd), state.bin / "containerd")
-
-
-def _link(source: Path, target: Path) -> None:
-    if target.exists() and target.samefile(source):
-        return
-    # The running cluster may be using the old one: it keeps that until it is started anew.
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
+    link(Path(containerd), state.bin / "containerd")
 
 
 def _prepare(state: State, node: Node) -> Network:
@@ -184,27 +175,3 @@ def _containerd_answers(node: Node) -> bool:
 def _node_ready(api: Api) -> bool:
     conditions = api.json("GET", f"/api/v1/nodes/{credentials.NODE_NAME}").get("status", {}).get("conditions", [])
     return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
-
-
-def down(state: State) -> None:
-    """Takes the cluster down and removes everything of it; the cache stays."""
-    with exclusive(lock(state)):
-        state.ready.unlink(missing_ok=True)
-        with step("cluster down"):
-            Node(state).destroy()
-            cgroups.remove(state)
-            if state.root.exists():
-                shutil.rmtree(state.root)
-
-
-def status(state: State) -> dict[str, object]:
-    """What runs."""
-    node = Node(state)
-    names = [*KUBERNETES_COMPONENTS, "containerd", "coredns", *map(s3.component, s3.NAMES)]
-    running = {name: node.running(name) for name in names}
-    return {
-        "up": all(running.values()) and state.ready.exists(),
-        "state": str(state.root),
-        "apiserver": network_of(state).apiserver if node.pid() else None,
-        "components": running,
-    }

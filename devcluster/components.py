@@ -203,11 +203,11 @@ def coredns(state: State, network: Network) -> Component:
     return Component("coredns", ("-conf", str(state.seen_by_node(corefile))), _GO)
 
 
-def s3_servers(state: State, network: Network) -> list[Component]:
+def s3_servers(state: State) -> list[Component]:
     """The S3 servers."""
     return [
-        Component(s3.component(name), s3.arguments(state, name, server), s3.environment(server))
-        for name, server in s3.servers(state, network).items()
+        Component(s3.component(name), s3.arguments(state.seen_by_node(state.s3 / name), server), s3.environment(server))
+        for name, server in s3.servers(state).items()
     ]
 
 

@@ -9,7 +9,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from devcluster import builder, cluster, loader, requirements, runtime
+from devcluster import builder, kind, loader, requirements, runtime
 from devcluster.console import say, step
 from devcluster.files import write
 from devcluster.locks import exclusive
@@ -55,18 +55,33 @@ def images(state: State) -> dict[str, dict[str, str]]:
     """Builds and loads all images; does only what changed.
 
     Returns:
-        By name: the tagged reference, the digest, and the reference by digest.
+        By name: the tagged reference, the digest (empty by kind, which knows none), and the reference to run, whose
+        name differs wherever the content does.
     """
+    if kind.chosen(state):
+        return _by_kind(state)
     requirements.check_images(cached=(builder.home() / "built").exists())
     loaded = {}
     with exclusive(cache() / "locks" / "images"):
         for image in IMAGES:
             built = _build(image)
             # A cluster that is just coming up is waited for; building did not need one.
-            with exclusive(cluster.lock(state)):
+            with exclusive(state.lock):
                 digest = _load(state, image, built)
             reference = f"{image.repository}@{digest}"
             loaded[image.name] = {"image": image.reference, "digest": digest, "reference": reference}
+    return loaded
+
+
+def _by_kind(state: State) -> dict[str, dict[str, str]]:
+    loaded = {}
+    for image in IMAGES:
+        context = builder.home() / "context" / image.name
+        with exclusive(cache() / "locks" / "images"), exclusive(state.lock):
+            stage(image, context)
+            arguments = {"VERSION": project_version(), "REVISION": _revision()}
+            reference = kind.load_image(state, context, image.dockerfile, image.repository, arguments)
+        loaded[image.name] = {"image": reference, "digest": "", "reference": reference}
     return loaded
 
 

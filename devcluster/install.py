@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from devcluster import cluster, images, s3
+from devcluster import images, s3
 from devcluster.console import step
 from devcluster.paths import REPOSITORY, State
 from devcluster.shell import run
@@ -21,9 +21,12 @@ def install(state: State, *settings: str) -> None:
         settings: Further values of the chart, such as `watchNamespace=team-a`.
     """
     built = images.images(state)
+    operator = built["operator"]
+    repository = operator["image"].rpartition(":")[0]
     values = {
-        "image.repository": built["operator"]["reference"].partition("@")[0],
-        "image.tag": built["operator"]["digest"],
+        "image.repository": repository,
+        # By digest or by tag: whichever follows the name.
+        "image.tag": operator["reference"].removeprefix(repository)[1:],
         "trainerImage": built["trainer"]["reference"],
     }
     pairs = [*(f"{name}={value}" for name, value in values.items()), *settings]
@@ -49,7 +52,7 @@ def connect(state: State, namespace: str) -> None:
 
 def _manifests(state: State, namespace: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    for name, server in s3.servers(state, cluster.network_of(state)).items():
+    for name, server in s3.servers(state).items():
         host, _, port = server.endpoint.rpartition("//")[2].partition(":")
         meta = {"name": f"s3-{name}", "namespace": namespace}
         ports = [{"name": "s3", "port": int(port)}]

@@ -4,7 +4,6 @@ One process, `pause`, holds them open. Whatever the cluster does (mounts, bridge
 in there, and the kernel undoes all of it when that process ends.
 """
 
-import contextlib
 import os
 import shlex
 import signal
@@ -17,6 +16,7 @@ from devcluster import cgroups
 from devcluster.console import DevclusterError
 from devcluster.network import Network
 from devcluster.paths import NODE_STATE, State
+from devcluster.processes import pid_namespace, processes
 from devcluster.shell import run
 
 _BRIDGE = "cni0"
@@ -59,7 +59,7 @@ class Node:
     def pid(self) -> int | None:
         """The holder's process, as the host numbers it."""
         wanted = [str(NODE_STATE / "bin/pause"), str(self._state.root)]
-        for pid, words in _processes():
+        for pid, words in processes():
             if words == wanted:
                 return pid
         return None
@@ -129,39 +129,20 @@ class Node:
     def running(self, component: str) -> bool:
         """Whether the component has a process."""
         wanted = str(NODE_STATE / "bin" / component)
-        inside = _namespace(self.pid())
-        found = (pid for pid, words in _processes() if words[0] == wanted)
-        return inside is not None and any(_namespace(pid) == inside for pid in found)
+        inside = pid_namespace(self.pid())
+        found = (pid for pid, words in processes() if words[0] == wanted)
+        return inside is not None and any(pid_namespace(pid) == inside for pid in found)
 
     def destroy(self) -> None:
         """Ends everything in the node, and with it the namespaces."""
         pid = self.pid()
         if pid is not None:
-            inside = _namespace(pid)
+            inside = pid_namespace(pid)
             os.kill(pid, signal.SIGKILL)
             deadline = time.monotonic() + _END_S
-            while any(_namespace(other) == inside for other, _ in _processes()):
+            while any(pid_namespace(other) == inside for other, _ in processes()):
                 if time.monotonic() > deadline:
                     raise DevclusterError("processes of the node do not end: run `down` again")
                 time.sleep(0.05)
         # The kernel removes the link with the network namespace, a moment later; by name it is gone at once.
         subprocess.run(["ip", "link", "delete", self.link], capture_output=True, check=False)
-
-
-def _processes() -> list[tuple[int, list[str]]]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            # A process may end while it is looked at.
-            with contextlib.suppress(OSError):
-                words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
-                if words:
-                    found.append((int(entry.name), words))
-    return found
-
-
-def _namespace(pid: int | None) -> str | None:
-    try:
-        return str(Path(f"/proc/{pid}/ns/pid").readlink())
-    except OSError:
-        return None

@@ -58,6 +58,11 @@ class State:
         """There while the cluster is up and checked."""
         return self.root / "READY"
 
+    @property
+    def lock(self) -> Path:
+        """Held by whoever changes the cluster; outside of the folder, which `down` removes."""
+        return cache() / "locks" / f"cluster-{self.key}"
+
     def seen_by_node(self, path: Path) -> Path:
         """The name under which the node's processes find a path of the state folder."""
         return NODE_STATE / path.relative_to(self.root)

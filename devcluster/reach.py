@@ -8,8 +8,9 @@ from devcluster.api import Api, ApiError
 from devcluster.console import DevclusterError
 from devcluster.runtime import PAUSE_IMAGE
 
-_PODS = "/api/v1/namespaces/kube-system/pods"
-_NAME = "devcluster-reach"
+NAMESPACE = "kube-system"
+NAME = "devcluster-reach"
+_PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 _DEADLINE_S = 120.0
 
 
@@ -21,27 +22,27 @@ def check(api: Api, s3_endpoints: Iterable[str]) -> None:
     """
     _delete(api)
     deadline = time.monotonic() + _DEADLINE_S
-    _create(api, _pod(["https://kubernetes.default/version", *s3_endpoints]), deadline)
+    _create(api, pod(s3_endpoints), deadline)
     phase = "Pending"
     while phase not in ("Succeeded", "Failed"):
         if time.monotonic() > deadline:
-            look = f"kubectl -n kube-system describe pod {_NAME}"
-            raise DevclusterError(f"the pod {_NAME} is still {phase} after {_DEADLINE_S:.0f} s: {look}")
+            look = f"kubectl -n {NAMESPACE} describe pod {NAME}"
+            raise DevclusterError(f"the pod {NAME} is still {phase} after {_DEADLINE_S:.0f} s: {look}")
         time.sleep(0.2)
-        phase = api.json("GET", f"{_PODS}/{_NAME}")["status"]["phase"]
+        phase = api.json("GET", f"{_PODS}/{NAME}")["status"]["phase"]
     if phase == "Failed":
-        raise DevclusterError("a pod does not reach what it should:\n" + api.text("GET", f"{_PODS}/{_NAME}/log"))
+        raise DevclusterError("a pod does not reach what it should:\n" + api.text("GET", f"{_PODS}/{NAME}/log"))
     _delete(api)
 
 
-def _create(api: Api, pod: dict[str, Any], deadline: float) -> None:
+def _create(api: Api, manifest: dict[str, Any], deadline: float) -> None:
     while True:
         try:
-            api.json("POST", _PODS, pod)
+            api.json("POST", _PODS, manifest)
         except ApiError as error:
             # 403: the namespace's service account is not there yet. 409: the former pod is still going.
             if error.status not in (403, 404, 409) or time.monotonic() > deadline:
-                raise DevclusterError(f"cannot create the pod {_NAME}: {error}") from error
+                raise DevclusterError(f"cannot create the pod {NAME}: {error}") from error
             time.sleep(0.2)
         else:
             return
@@ -49,23 +50,24 @@ def _create(api: Api, pod: dict[str, Any], deadline: float) -> None:
 
 def _delete(api: Api) -> None:
     try:
-        api.json("DELETE", f"{_PODS}/{_NAME}?gracePeriodSeconds=0")
+        api.json("DELETE", f"{_PODS}/{NAME}?gracePeriodSeconds=0")
     except ApiError as error:
         if error.status != 404:
             raise
 
 
-def _pod(arguments: list[str]) -> dict[str, Any]:
+def pod(s3_endpoints: Iterable[str]) -> dict[str, Any]:
+    """The pod: it succeeds once the API server, by name, and each of the URLs have answered."""
     container = {
         "name": "reach",
         "image": PAUSE_IMAGE,
         "imagePullPolicy": "Never",
-        "command": ["/reach", *arguments],
+        "command": ["/reach", "https://kubernetes.default/version", *s3_endpoints],
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": _NAME},
+        "metadata": {"name": NAME},
         "spec": {"restartPolicy": "Never", "containers": [container]},
     }

@@ -3,9 +3,10 @@
 import json
 import secrets
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
+from devcluster.console import DevclusterError
 from devcluster.files import PRIVATE, write_json
-from devcluster.network import Network
 from devcluster.paths import State
 
 
@@ -34,13 +35,17 @@ def component(name: str) -> str:
     return f"s3-{name}"
 
 
-def servers(state: State, network: Network) -> dict[str, S3Server]:
-    """The servers by name; their keys are made at the first call and kept in the state folder."""
-    file = state.config / "s3.json"
-    if not file.exists():
+def create(state: State, host: str) -> None:
+    """Makes the servers' keys, unless they are made, and their buckets: to this server, folders in its root.
+
+    Args:
+        state: The cluster's state folder, where they are kept.
+        host: The address that pods and this machine reach the servers at.
+    """
+    if not _file(state).exists():
         made = {
             name: S3Server(
-                endpoint=f"http://{network.gateway}:{port}",
+                endpoint=f"http://{host}:{port}",
                 region=region,
                 bucket=bucket,
                 access_key=f"{name.upper()}{secrets.token_hex(6).upper()}",
@@ -48,20 +53,30 @@ def servers(state: State, network: Network) -> dict[str, S3Server]:
             )
             for name, (port, region, bucket) in _SERVERS.items()
         }
-        write_json(file, {name: asdict(server) for name, server in made.items()}, PRIVATE)
-    return {name: S3Server(**fields) for name, fields in json.loads(file.read_text()).items()}
-
-
-def create_buckets(state: State, network: Network) -> None:
-    """Makes each server's bucket: to this server, a folder in its root is a bucket."""
-    for name, server in servers(state, network).items():
+        write_json(_file(state), {name: asdict(server) for name, server in made.items()}, PRIVATE)
+    for name, server in servers(state).items():
         (state.s3 / name / server.bucket).mkdir(parents=True, exist_ok=True)
 
 
-def arguments(state: State, name: str, server: S3Server) -> tuple[str, ...]:
+def servers(state: State, _network: object = None) -> dict[str, S3Server]:
+    """The servers by name."""
+    if not _file(state).exists():
+        raise DevclusterError("there is no cluster here: python3 -m devcluster up")
+    return {name: S3Server(**fields) for name, fields in json.loads(_file(state).read_text()).items()}
+
+
+def endpoints(state: State) -> list[str]:
+    """The servers' URLs."""
+    return [server.endpoint for server in servers(state).values()]
+
+
+def _file(state: State) -> Path:
+    return state.config / "s3.json"
+
+
+def arguments(folder: Path, server: S3Server) -> tuple[str, ...]:
     """The server's command line. Its keys are in its environment: a command line can be read by everyone."""
     address = server.endpoint.removeprefix("http://")
-    folder = state.seen_by_node(state.s3 / name)
     general = ("--port", address, "--region", server.region, "--keep-alive", "--quiet")
     return (*general, "posix", "--io-buffer-size", "65536", str(folder))
 
