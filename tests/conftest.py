@@ -9,18 +9,14 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 
+from tests.controlplane import ControlPlane, Kubectl
+
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "charts" / "crossfold"
-
-
-class Kubectl(Protocol):
-    """Runs kubectl and returns what it printed; raises CalledProcessError unless ``check`` is false."""
-
-    def __call__(self, *args: str, stdin: str | dict[str, Any] | None = None, check: bool = True) -> str: ...
 
 
 def _devcluster_environment() -> dict[str, str]:
@@ -62,15 +58,14 @@ def kubeconfig(cluster_environment: dict[str, str]) -> Path:
     return Path(cluster_environment["KUBECONFIG"])
 
 
-@pytest.fixture(scope="session")
-def kubectl(cluster_environment: dict[str, str]) -> Kubectl:
-    """Runs kubectl against the cluster."""
+def kubectl_for(environment: dict[str, str]) -> Kubectl:
+    """Kubectl with an environment of its own."""
 
     def run(*args: str, stdin: str | dict[str, Any] | None = None, check: bool = True) -> str:
         done = subprocess.run(
             ["kubectl", *args],
             input=json.dumps(stdin) if isinstance(stdin, dict) else stdin,
-            env=cluster_environment,
+            env=environment,
             capture_output=True,
             text=True,
             check=False,
@@ -81,6 +76,29 @@ def kubectl(cluster_environment: dict[str, str]) -> Kubectl:
         return done.stdout if not done.returncode else done.stdout + done.stderr
 
     return run
+
+
+@pytest.fixture(scope="session")
+def kubectl(cluster_environment: dict[str, str]) -> Kubectl:
+    """Runs kubectl against the cluster."""
+    return kubectl_for(cluster_environment)
+
+
+@pytest.fixture(scope="session")
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A control plane without nodes for tests alone: no operator works there, and its API server may be killed."""
+    programs = ROOT / ".state" / "bin"
+    if not (programs / "kube-apiserver").exists():
+        pytest.skip("no programs of a control plane: `make cluster-up` builds them")
+    plane = ControlPlane(programs, tmp_path_factory.mktemp("control-plane"))
+    try:
+        plane.up()
+        plane.kubectl = kubectl_for(plane.environment)
+        plane.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
+        plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(ROOT / "crds"))
+        yield plane
+    finally:
+        plane.down()
 
 
 @pytest.fixture(scope="session")

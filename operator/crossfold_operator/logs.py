@@ -62,5 +62,8 @@ def setup(*, form: str, level: str) -> None:
     quiet = logging.DEBUG if level == "DEBUG" else logging.WARNING
     for name in ("kopf", "asyncio", "aiohttp.access"):
         logging.getLogger(name).setLevel(max(quiet, logging.INFO))
-    # kopf runs in a thread here, by design, and warns that it gets no signals there.
-    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
+    if quiet > logging.DEBUG:
+        # It runs in a thread here, by design, and warns that it gets no signals there.
+        logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
+        # It tells every try of every request; our own watches tell that the API server is away, once.
+        logging.getLogger("kopf._cogs.clients").setLevel(logging.CRITICAL)

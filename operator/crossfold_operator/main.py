@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import signal
 import sys
 import threading
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from functools import partial
 from typing import Any
 
@@ -52,6 +53,15 @@ class QueueMetrics:
             metrics.RECONCILE_ERRORS.labels(key.kind, type(error).__name__).inc()
 
 
+class Backoffs:
+    """Seconds between kopf's tries of a request: it never gives up, and never waits long."""
+
+    def __iter__(self) -> Iterator[float]:
+        """Begin a new series."""
+        yield from (0.5, 1.0, 2.0)
+        yield from itertools.repeat(4.0)
+
+
 def kopf_settings() -> kopf.OperatorSettings:
     """Settings of kopf as a mere transport: it reads and reports, and writes nothing."""
     settings = kopf.OperatorSettings()
@@ -65,6 +75,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.networking.request_timeout = 60.0
     settings.networking.connect_timeout = 3.0
     settings.networking.trust_env = True
+    settings.networking.error_backoffs = Backoffs()
     # It would end the process, whose end is main()'s to decide.
     settings.process.ultimate_exiting_timeout = None
     return settings

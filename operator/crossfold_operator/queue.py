@@ -12,6 +12,8 @@ logger = logging.getLogger(__name__)
 
 QUIET_FAILURES = 3
 """Times in a row that the cluster may be unavailable to a key before it is worth a word: conflicts pass at once."""
+UNAVAILABLE_SECONDS = 15.0
+"""Longest delay after Unavailable: when the cluster is back, nothing has long to wait."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,8 @@ class WorkQueue:
         failures = self._failures[key]
         failures.count += 1
         seconds = self._backoff.seconds(failures.count)
+        if isinstance(failure, Unavailable):
+            seconds = min(seconds, UNAVAILABLE_SECONDS)
         about = {"object": str(key), "attempt": failures.count, "retry_in": seconds}
         if isinstance(failure, Unavailable):
             level = logging.WARNING if failures.count == QUIET_FAILURES else logging.DEBUG

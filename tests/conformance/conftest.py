@@ -4,9 +4,11 @@ A new implementation is one more `Open` function in IMPLEMENTATIONS.
 """
 
 import asyncio
+import json
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,7 @@ import pytest
 from crossfold_operator.cluster.base import Cluster, Key, Obj, OnChange
 from crossfold_operator.cluster.local import LocalCluster
 from crossfold_operator.cluster.slots import Slot
+from tests.controlplane import ControlPlane
 
 SLEEP = (sys.executable, "-c", "import time; time.sleep(300)")
 
@@ -57,10 +60,12 @@ class _Opened:
 
 
 @pytest.fixture
-def kubernetes_factory(request: pytest.FixtureRequest) -> Factory:
-    """KubernetesCluster over the real API server, with the operator's own watches."""
-    kubectl, namespace = request.getfixturevalue("kubectl"), request.getfixturevalue("namespace")
-    request.getfixturevalue("crds")
+def kubernetes_factory(control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Iterator[Factory]:
+    """KubernetesCluster over a real API server, with the operator's own watches."""
+    kubectl, namespace = control_plane.kubectl, f"conformance-{uuid.uuid4().hex[:8]}"
+    kubectl("create", "namespace", namespace)
+    kubectl("wait", "--for=create", "--timeout=30s", "-n", namespace, "serviceaccount/default")
+    monkeypatch.setenv("KUBECONFIG", str(control_plane.kubeconfig))
     from crossfold_operator.cluster.client import ApiServer
     from crossfold_operator.cluster.kubernetes import KubernetesCluster
     from crossfold_operator.main import watch_own_kinds
@@ -83,14 +88,13 @@ def kubernetes_factory(request: pytest.FixtureRequest) -> Factory:
         return ("-n", key.namespace, key.kind.lower(), key.name)
 
     async def patches(key: Key, patch: dict[str, Any]) -> None:
-        import json
-
         await asyncio.to_thread(kubectl, "patch", *target(key), "--type=merge", "-p", json.dumps(patch))
 
     async def deletes(key: Key) -> None:
         await asyncio.to_thread(kubectl, "delete", *target(key), "--wait=false")
 
-    return _factory(open_one, namespace, patches, deletes)
+    yield _factory(open_one, namespace, patches, deletes)
+    kubectl("delete", "namespace", namespace, "--wait=false")
 
 
 @pytest.fixture

@@ -70,6 +70,7 @@ class ListWatch:
         """Watch for ever. Lists first unless it was done already, and again whenever the history is lost."""
         delay = _FIRST_DELAY
         while True:
+            before = self._version
             try:
                 if not self._version:
                     await self.list()
@@ -77,7 +78,11 @@ class ListWatch:
                 delay = _FIRST_DELAY
             except Unavailable as error:
                 reason = "unavailable"
-                logger.warning("watch interrupted: %s", error, extra={"kind": self._kind})
+                if self._version != before:
+                    delay = _FIRST_DELAY
+                # Told once per interruption: the first delay says that it worked before.
+                level = logging.WARNING if delay == _FIRST_DELAY else logging.DEBUG
+                logger.log(level, "watch interrupted: %s", error, extra={"kind": self._kind})
             except Exception:
                 # A watch must never end: start over from a list.
                 reason, self._version = "error", ""
