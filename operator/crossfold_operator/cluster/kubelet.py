@@ -64,7 +64,7 @@ class Kubelet:
         self._folder = folder
         self._logs = root / "logs"
         self._locks = root / "processes"
-        self._credentials = root / "credentials"
+        self._credentials = root.absolute() / "credentials"
         self._pool = pool
         self._command = tuple(command)
         self._on_pod_gone = on_pod_gone
@@ -267,7 +267,7 @@ class Kubelet:
         given = container.get("env", ())
         if isinstance(given, list):
             environment |= {variable["name"]: variable.get("value", "") for variable in given}
-        environment[TERMINATION_VARIABLE] = str(said)
+        environment[TERMINATION_VARIABLE] = str(said.absolute())
         if slot.gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = slot.gpu
         elif self._pool.size > 1:
