@@ -78,9 +78,10 @@ def _by_kind(state: State) -> dict[str, dict[str, str]]:
     for image in IMAGES:
         context = builder.home() / "context" / image.name
         with exclusive(cache() / "locks" / "images"), exclusive(state.lock):
-            stage(image, context)
+            # kind's node knows no digest for an image that was loaded: the tag tells one content from another.
+            reference = f"{image.repository}:{stage(image, context)[:12]}"
             arguments = {"VERSION": project_version(), "REVISION": _revision()}
-            reference = kind.load_image(state, context, image.dockerfile, image.repository, arguments)
+            kind.load_image(state, context, image.dockerfile, reference, arguments)
         loaded[image.name] = {"image": reference, "digest": "", "reference": reference}
     return loaded
 

@@ -100,34 +100,30 @@ def running(state: State) -> dict[str, bool]:
     return found | {s3.component(server): bool(_s3_pids(state, server)) for server in s3.NAMES}
 
 
-def load_image(state: State, context: Path, dockerfile: str, repository: str, arguments: dict[str, str]) -> str:
-    """Builds an image by docker and loads it into kind's node.
+def load_image(state: State, context: Path, dockerfile: str, reference: str, arguments: dict[str, str]) -> None:
+    """Builds an image by docker and loads it into kind's node, unless that has been done.
 
     Args:
         state: The cluster's state folder.
         context: The folder that is built from.
         dockerfile: Relative to it.
-        repository: The image's name without a tag.
+        reference: The image's name, with a tag of its own for each content.
         arguments: Build arguments.
-
-    Returns:
-        The image's name, with a tag of its own for each content: kind's node knows no digest for a loaded image.
     """
-    identity_file = state.config / "image-id"
-    command = ["docker", "build", "--file", str(context / dockerfile), "--iidfile", str(identity_file)]
+    loaded = state.config / "images" / reference.replace("/", "_")
+    if loaded.exists():
+        return
+    command = ["docker", "build", "--file", str(context / dockerfile), "--tag", reference]
     for key, value in arguments.items():
         command += ["--build-arg", f"{key}={value}"]
-    with step(f"{repository}: build") as shown:
+    with step(f"{reference}: build") as shown:
 
         def on_line(line: str) -> None:
             shown.detail = line[:80]
 
         follow([*command, str(context)], on_line, env=os.environ | {"DOCKER_BUILDKIT": "1"})
-    identity = identity_file.read_text().strip()
-    tagged = f"{repository}:{identity.removeprefix('sha256:')[:12]}"
-    run(["docker", "tag", identity, tagged])
-    _follow(state, f"{repository}: load into the node", "load", "docker-image", tagged)
-    return tagged
+    _follow(state, f"{reference}: load into the node", "load", "docker-image", reference)
+    write(loaded, "")
 
 
 def name(state: State) -> str:
