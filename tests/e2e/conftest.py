@@ -18,7 +18,13 @@ from devcluster.paths import default_state
 from tests.conftest import ROOT, Kubectl
 
 QUICKSTART = ROOT / "examples" / "quickstart"
+OWN = ("tune", "crossvalidation", "trainrun")
 Obj = dict[str, Any]
+
+
+def full(kind: str) -> str:
+    """A kind with its group: a short name may mean another group's."""
+    return f"{kind}.crossfold.dev" if kind.removesuffix("s") in OWN else kind
 
 
 @pytest.fixture(scope="session")
@@ -76,11 +82,11 @@ class World:
         }
 
     def get(self, kind: str, name: str) -> Obj:
-        found: Obj = json.loads(self.kubectl("get", kind, name, "-n", self.namespace, "-o", "json"))
+        found: Obj = json.loads(self.kubectl("get", full(kind), name, "-n", self.namespace, "-o", "json"))
         return found
 
     def list(self, kind: str, *selector: str) -> list[Obj]:
-        found: list[Obj] = json.loads(self.kubectl("get", kind, "-n", self.namespace, *selector, "-o", "json"))["items"]
+        found: list[Obj] = json.loads(self.kubectl("get", full(kind), "-n", self.namespace, *selector, "-o", "json"))["items"]
         return found
 
     def wait(self, kind: str, name: str, until: Callable[[Obj], Any], seconds: float = 240) -> Obj:
@@ -95,7 +101,7 @@ class World:
         operator_log = self.kubectl(
             "logs", "-n", install.NAMESPACE, f"deploy/{install.RELEASE}", "--tail=30", check=False
         )
-        pods = self.kubectl("get", "pods,jobs,trainruns", "-n", self.namespace, "-o", "wide", check=False)
+        pods = self.kubectl("get", "pods,jobs,trainruns.crossfold.dev", "-n", self.namespace, "-o", "wide", check=False)
         status = json.dumps(obj["status"], indent=1)
         raise AssertionError(f"{kind} {name} after {seconds} s:\n{status}\n{pods}\n{operator_log}")
 
@@ -118,7 +124,7 @@ def world(operator: None, data: Obj, namespace: str, kubectl: Kubectl) -> Iterat
     template["template"]["resources"] = {"requests": {"cpu": "100m"}, "limits": {"cpu": "1", "memory": "4Gi"}}
     yield World(namespace, kubectl, template)
     for kind in ("tunes", "crossvalidations", "trainruns"):
-        kubectl("delete", kind, "--all", "-n", namespace, "--wait=false", check=False)
+        kubectl("delete", full(kind), "--all", "-n", namespace, "--wait=false", check=False)
 
 
 def condition(obj: Obj, kind: str) -> Obj:

@@ -90,7 +90,7 @@ def test_grid_undisturbed_and_killed(
     assert interrupted, "nothing was killed: the test tested nothing"
 
     # What a person sees.
-    shown = kubectl("get", "tunes", "-n", world.namespace).splitlines()
+    shown = kubectl("get", "tunes.crossfold.dev", "-n", world.namespace).splitlines()
     assert shown[0].split() == ["NAME", "PHASE", "TRIALS", "BEST", "FAILED", "GPU", "AGE"]
     assert shown[1].split()[:3] == ["calm", "Complete", "2/2"]
     events = kubectl("get", "events", "-n", world.namespace, "-o", "jsonpath={.items[*].reason}").split()
@@ -126,12 +126,12 @@ def one_process(*words: str) -> int:
 def test_suspend_and_resume(world: World, kubectl: Kubectl) -> None:
     world.apply("Tune", "pause", world.grid(maxTrials=1, trainer={"maxEpochs": 12, "checkValEveryNEpoch": 1}))
     world.wait("tune", "pause", lambda t: t["status"].get("runs", {}).get("running", 0) == 2)
-    kubectl("patch", "tune", "pause", "-n", world.namespace, "--type=merge", "-p", '{"spec":{"suspend":true}}')
+    kubectl("patch", "tunes.crossfold.dev", "pause", "-n", world.namespace, "--type=merge", "-p", '{"spec":{"suspend":true}}')
     world.phase("tune", "pause", "Suspended")
     assert not world.list("jobs"), "a suspended Tune holds no Job"
     runs = world.list("trainruns")
     assert {r["status"]["phase"] for r in runs} == {"Suspended"}
-    kubectl("patch", "tune", "pause", "-n", world.namespace, "--type=merge", "-p", '{"spec":{"suspend":false}}')
+    kubectl("patch", "tunes.crossfold.dev", "pause", "-n", world.namespace, "--type=merge", "-p", '{"spec":{"suspend":false}}')
     done = world.phase("tune", "pause", "Complete", seconds=300)
     assert condition(done, "Suspended")["status"] == "False"
     for run in world.list("trainruns"):
@@ -146,7 +146,7 @@ def test_deleting_a_tune_stops_everything_and_keeps_artifacts(world: World, kube
     run = world.list("trainruns")[0]
     world.wait("trainrun", run["metadata"]["name"], lambda r: r["status"].get("artifactUri"))
     assert running["status"]["phase"] == "Running"
-    kubectl("delete", "tune", "gone", "-n", world.namespace, "--cascade=foreground", "--timeout=150s")
+    kubectl("delete", "tunes.crossfold.dev", "gone", "-n", world.namespace, "--cascade=foreground", "--timeout=150s")
     assert not world.list("crossvalidations")
     assert not world.list("trainruns")
     assert not world.list("jobs")
