@@ -116,6 +116,7 @@ def _run(
     from crossfold_cli import local, manifest  # noqa: PLC0415
     from crossfold_cli.dev import tiny  # noqa: PLC0415
     from crossfold_cli.display import display_for  # noqa: PLC0415
+    from crossfold_cli.errors import UsageError  # noqa: PLC0415
     from crossfold_operator.cluster.kubelet import DEFAULT_COMMAND  # noqa: PLC0415
     from crossfold_operator.cluster.slots import slots as find_slots  # noqa: PLC0415
 
@@ -137,7 +138,10 @@ def _run(
     trainer = shlex.split(os.environ.get(_TRAINER_VARIABLE, "")) or DEFAULT_COMMAND
     command = shlex.join(["crossfold", *sys.argv[1:]])
     options = local.Options(local.state_folder(base, obj), places, command, trainer)
-    local.log_to_file(options.state)
+    try:
+        local.log_to_file(options.state)
+    except OSError as error:
+        raise UsageError(f"--state {base} cannot be used: {error.strerror}") from error
     return asyncio.run(local.LocalRun(obj, options, display_for(sys.stdout, watch=watch)).run())
 
 

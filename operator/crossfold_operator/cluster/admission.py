@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from crossfold_operator.cluster.base import Obj
-from crossfold_operator.crdgen import schema_of
+from crossfold_operator.crdgen import NAME_PATTERN, schema_of
 from crossfold_operator.names import API_VERSIONS, OWN_KINDS, Kind
 
 Schema = Mapping[str, Any]
@@ -64,9 +64,19 @@ def _type_problem(obj: Obj) -> str | None:
     wanted = API_VERSIONS[Kind(kind)]
     if version != wanted:
         return f"apiVersion: must be {wanted}, not {version!r}"
-    name = obj.get("metadata", {}).get("name") if isinstance(obj.get("metadata"), dict) else None
-    if not isinstance(name, str) or not name:
+    metadata = obj.get("metadata")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str) or not metadata["name"]:
         return "metadata.name: is missing: give the object a name"
+    namespace = metadata.get("namespace", "default")
+    if not isinstance(namespace, str) or not re.match(NAME_PATTERN, namespace):
+        return f"metadata.namespace: takes lower-case letters, digits and '-' only, not {_show(namespace)}"
+    for field in ("labels", "annotations"):
+        marks = metadata.get(field) or {}
+        if not isinstance(marks, dict):
+            return f"metadata.{field}: must be a mapping, not {_show(marks)}"
+        for name, value in marks.items():
+            if not isinstance(value, str):
+                return f"metadata.{field}.{name}: must be a string, not {_show(value)}: put it into quotes"
     return None
 
 

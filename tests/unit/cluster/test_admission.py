@@ -65,6 +65,15 @@ def test_null_is_nothing_where_it_may_not_be_and_itself_where_it_may() -> None:
         (lambda o: o.update(kind="Pod"), ["kind: must be Tune, CrossValidation or TrainRun, not 'Pod'"]),
         (lambda o: o.update(apiVersion="v1"), ["apiVersion: must be crossfold.dev/v1alpha1, not 'v1'"]),
         (lambda o: o["metadata"].pop("name"), ["metadata.name: is missing: give the object a name"]),
+        (
+            lambda o: o["metadata"].update(namespace="../x"),
+            ["metadata.namespace: takes lower-case letters, digits and '-' only, not '../x'"],
+        ),
+        (
+            lambda o: o["metadata"].update(labels={"a": True}),
+            ["metadata.labels.a: must be a string, not True: put it into quotes"],
+        ),
+        (lambda o: o["metadata"].update(annotations=[1]), ["metadata.annotations: must be a mapping, not [1]"]),
         (lambda o: o.pop("spec"), ["spec: is missing: it has no default"]),
         (spec(max_trials=3), ["spec.max_trials: unknown field; did you mean 'maxTrials'?"]),
         (
