@@ -130,7 +130,6 @@ class Reason(StrEnum):
     DATA_INVALID = "DataInvalid"
     SUCCEEDED = "Succeeded"
     DIVERGED = "Diverged"
-    PRUNED = "Pruned"
     STOPPED = "Stopped"
     NO_RESULT = "NoResult"
     LOST = "Lost"
@@ -140,12 +139,9 @@ class Reason(StrEnum):
     QUOTA_EXCEEDED = "QuotaExceeded"
     SECRET_MISSING = "SecretMissing"  # noqa: S105 -- a reason, not a password
     CONTAINER_CONFIG = "ContainerConfig"
-    STARTING = "Starting"
     # events
     TRIAL_ASKED = "TrialAsked"
-    RUN_CREATED = "RunCreated"
     JOB_CREATED = "JobCreated"
-    JOB_DELETED = "JobDeleted"
     RETRYING = "Retrying"
     PREEMPTED = "Preempted"
     NEW_BEST = "NewBest"

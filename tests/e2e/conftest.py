@@ -86,7 +86,9 @@ class World:
         return found
 
     def list(self, kind: str, *selector: str) -> list[Obj]:
-        found: list[Obj] = json.loads(self.kubectl("get", full(kind), "-n", self.namespace, *selector, "-o", "json"))["items"]
+        found: list[Obj] = json.loads(self.kubectl("get", full(kind), "-n", self.namespace, *selector, "-o", "json"))[
+            "items"
+        ]
         return found
 
     def wait(self, kind: str, name: str, until: Callable[[Obj], Any], seconds: float = 240) -> Obj:

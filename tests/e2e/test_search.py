@@ -126,12 +126,30 @@ def one_process(*words: str) -> int:
 def test_suspend_and_resume(world: World, kubectl: Kubectl) -> None:
     world.apply("Tune", "pause", world.grid(maxTrials=1, trainer={"maxEpochs": 12, "checkValEveryNEpoch": 1}))
     world.wait("tune", "pause", lambda t: t["status"].get("runs", {}).get("running", 0) == 2)
-    kubectl("patch", "tunes.crossfold.dev", "pause", "-n", world.namespace, "--type=merge", "-p", '{"spec":{"suspend":true}}')
+    kubectl(
+        "patch",
+        "tunes.crossfold.dev",
+        "pause",
+        "-n",
+        world.namespace,
+        "--type=merge",
+        "-p",
+        '{"spec":{"suspend":true}}',
+    )
     world.phase("tune", "pause", "Suspended")
     assert not world.list("jobs"), "a suspended Tune holds no Job"
     runs = world.list("trainruns")
     assert {r["status"]["phase"] for r in runs} == {"Suspended"}
-    kubectl("patch", "tunes.crossfold.dev", "pause", "-n", world.namespace, "--type=merge", "-p", '{"spec":{"suspend":false}}')
+    kubectl(
+        "patch",
+        "tunes.crossfold.dev",
+        "pause",
+        "-n",
+        world.namespace,
+        "--type=merge",
+        "-p",
+        '{"spec":{"suspend":false}}',
+    )
     done = world.phase("tune", "pause", "Complete", seconds=300)
     assert condition(done, "Suspended")["status"] == "False"
     for run in world.list("trainruns"):
