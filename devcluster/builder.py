@@ -1,8 +1,9 @@
 """Building images with buildah, in storage of our own that clusters come and go by."""
 
+import functools
+import json
 import os
 import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -64,12 +65,13 @@ def config(name: str) -> bytes:
 
 
 def exists(name: str) -> bool:
-    """Whether the storage holds an image."""
-    env = _environment()
-    command = _command(["inspect", "--type", "image", "--format", "{{.FromImageID}}", name])
-    return subprocess.run(command, env=env, cwd=home(), capture_output=True, check=False).returncode == 0
+    """Whether the storage holds an image of this identity or name."""
+    index = storage() / "overlay-images/images.json"
+    known = json.loads(index.read_text()) if index.exists() else []
+    return any(name == image["id"] or name in image.get("names", ()) for image in known)
 
 
+@functools.cache
 def base_image() -> str:
     """The image that the others start from: Debian's smallest with Python, made from this machine's own mirror."""
     site, suite = _mirror()

@@ -8,6 +8,7 @@ by either side. Where cache and state folder are on different file systems the f
 
 import hashlib
 import json
+import secrets
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -78,9 +79,11 @@ def load(state: State, reference: str, config: bytes, layers: list[Layer]) -> st
         raise DevclusterError(f"{reference}: the builder's layers are not those of its configuration; build it again")
     node = Node(state)
     chain = chain_ids(digests)
+    known = set(node.run([*ctr(), "snapshots", "list"]).split())
     parent = ""
     for layer, name in zip(layers, chain, strict=True):
-        _add_snapshot(state, node, layer, name, parent)
+        if name not in known:
+            _add_snapshot(state, node, layer, name, parent)
         parent = name
     archive, digest = oci.reference_archive(reference, config, [(layer.digest, layer.size) for layer in layers])
     with tempfile.NamedTemporaryFile(suffix=".tar") as file:
@@ -90,17 +93,14 @@ def load(state: State, reference: str, config: bytes, layers: list[Layer]) -> st
     by_digest = f"{reference.rpartition(':')[0]}@{digest}"
     node.run([*ctr(), "images", "tag", "--force", reference, by_digest])
     # From here on the image keeps its snapshots; without it they may go.
-    for name in chain:
+    for name in set(chain) - known:
         node.run([*ctr(), "snapshots", "label", name, f"{_GC_ROOT}="])
     return digest
 
 
 def _add_snapshot(state: State, node: Node, layer: Layer, name: str, parent: str) -> None:
-    known = subprocess.run(node.enter_command([*ctr(), "snapshots", "info", name]), capture_output=True, check=False)
-    if known.returncode == 0:
-        return
-    working = f"load-{name}"
-    subprocess.run(node.enter_command([*ctr(), "snapshots", "rm", working]), capture_output=True, check=False)
+    # A name of its own: what an interrupted load left behind is in nobody's way, and containerd collects it.
+    working = f"load-{secrets.token_hex(4)}-{name}"
     mounts = json.loads(node.run([*ctr(), "snapshots", "prepare", "--mounts", working, *([parent] if parent else [])]))
     # /var/lib in the node is a folder of the state folder; hard links are made between the host's names.
     folder = state.lib / _upper_folder(mounts).relative_to("/var/lib")
