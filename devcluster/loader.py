@@ -99,7 +99,7 @@ def load(state: State, reference: str, config: bytes, layers: list[Layer]) -> st
 
 
 def _add_snapshot(state: State, node: Node, layer: Layer, name: str, parent: str) -> None:
-    # A name of its own: what an interrupted load left behind is in nobody's way, and containerd collects it.
+    # A name of its own: what an interrupted load left behind is in nobody's way.
     working = f"load-{secrets.token_hex(4)}-{name}"
     mounts = json.loads(node.run([*ctr(), "snapshots", "prepare", "--mounts", working, *([parent] if parent else [])]))
     # /var/lib in the node is a folder of the state folder; hard links are made between the host's names.
