@@ -29,7 +29,7 @@ $(CACHE)/uv-$(UV_VERSION)/bin/uv:
 .venv/.synced: locks/dev.txt pyproject.toml | $(UV)
 	@echo "Python environment from locks/dev.txt (torch with CUDA: 2 GB to download when it is not cached)"
 	@[ -x $(PY) ] || $(UV) venv -q .venv --python '>=3.11'
-	@$(UV) pip sync -q --require-hashes locks/dev.txt
+	@$(UV) pip sync -q --require-hashes --compile-bytecode locks/dev.txt
 	@$(UV) pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 

@@ -24,23 +24,28 @@ from crossfold_trainer.contract.config import CrossValidationSpec as FoldsAndSee
 from crossfold_trainer.contract.config import ShortText
 
 
-class CrossValidationSpec(RunTemplate):
-    """One configuration, and the folds and seeds it is trained on."""
+class RootSpec(RunTemplate):
+    """What a Tune and a CrossValidation share: the runs below them, and how many at a time."""
 
-    hyperparameters: Annotated[list[NamedValue], named_list(128)] = []
-    """Hyperparameters; what is not here has its default."""
     cross_validation: FoldsAndSeeds = FoldsAndSeeds()
-    """Folds and seeds."""
+    """Folds and seeds of every trial."""
     template: Annotated[TemplateSpec, Field(json_schema_extra=PARTLY_MUTABLE)] = TemplateSpec()
     """The pods that train; a trial of a Tune takes the Tune's."""
     retries: Annotated[RetriesSpec, Field(json_schema_extra=MUTABLE)] = RetriesSpec()
     """How often a run is tried again, for runs not yet created."""
     parallelism: Annotated[int, Field(ge=1, le=10_000, json_schema_extra=MUTABLE)] = 1
-    """TrainRuns in flight; counts when no Tune is above."""
-    stop: Annotated[StopSpec, Field(json_schema_extra=MUTABLE)] | None = None
-    """Ends the trial: no further run starts and those in flight are stopped."""
+    """TrainRuns in flight, all trials together; a trial of a Tune counts in the Tune's."""
     suspend: Annotated[bool, Field(json_schema_extra=MUTABLE)] = False
     """Pauses: nothing new starts, running Jobs are checkpointed and stopped; false goes on from there."""
+
+
+class CrossValidationSpec(RootSpec):
+    """One configuration, and the folds and seeds it is trained on."""
+
+    hyperparameters: Annotated[list[NamedValue], named_list(128)] = []
+    """Hyperparameters; what is not here has its default."""
+    stop: Annotated[StopSpec, Field(json_schema_extra=MUTABLE)] | None = None
+    """Ends the trial: no further run starts and those in flight are stopped."""
 
 
 class RunRecord(Model):

@@ -5,25 +5,21 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, JsonValue
 
+from crossfold_operator.api.crossvalidation import RootSpec
 from crossfold_operator.api.fields import (
     ANY_JSON,
     MUTABLE,
-    PARTLY_MUTABLE,
     Conditions,
     Count,
     Decimal,
     MetricSummary,
     NamedValue,
-    RetriesSpec,
     Usage,
     named_list,
 )
 from crossfold_operator.api.parameters import ParameterSpec
-from crossfold_operator.api.template import TemplateSpec
-from crossfold_operator.api.trainrun import RunTemplate
 from crossfold_operator.names import TunePhase
 from crossfold_trainer.contract.base import Model, Rule
-from crossfold_trainer.contract.config import CrossValidationSpec as FoldsAndSeeds
 from crossfold_trainer.contract.config import ShortText
 
 
@@ -44,7 +40,7 @@ class AlgorithmSpec(Model):
     """Seed of the search: the same history gives the same parameters."""
 
 
-class TuneSpec(RunTemplate):
+class TuneSpec(RootSpec):
     """A search space, an objective, and how much to spend."""
 
     parameters: Annotated[list[ParameterSpec], named_list(64), Field(min_length=1)]
@@ -57,16 +53,6 @@ class TuneSpec(RunTemplate):
     """Trials to ask for. Set below the number asked, nothing new starts and what runs finishes."""
     max_failed_trials: Annotated[int, Field(ge=0, le=10_000, json_schema_extra=MUTABLE)] | None = None
     """Failed trials that are put up with: one more fails the Tune; null: 10, or maxTrials - 1 when that is less."""
-    parallelism: Annotated[int, Field(ge=1, le=10_000, json_schema_extra=MUTABLE)] = 1
-    """TrainRuns in flight, all trials together."""
-    cross_validation: FoldsAndSeeds = FoldsAndSeeds()
-    """Folds and seeds of every trial."""
-    template: Annotated[TemplateSpec, Field(json_schema_extra=PARTLY_MUTABLE)] = TemplateSpec()
-    """The pods that train."""
-    retries: Annotated[RetriesSpec, Field(json_schema_extra=MUTABLE)] = RetriesSpec()
-    """How often a run is tried again, for runs not yet created."""
-    suspend: Annotated[bool, Field(json_schema_extra=MUTABLE)] = False
-    """Pauses: nothing new starts, running Jobs are checkpointed and stopped; false goes on from there."""
 
     rules = (
         Rule(
