@@ -1,6 +1,7 @@
 """The keyed work queue, in virtual time."""
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -8,7 +9,7 @@ import pytest
 
 from crossfold_operator.cluster.base import Key, Unavailable
 from crossfold_operator.names import Kind
-from crossfold_operator.queue import Backoff, Silent, WorkQueue
+from crossfold_operator.queue import UNAVAILABLE_SECONDS, Backoff, Silent, WorkQueue
 
 A, B = (Key(Kind.TUNE, "ns", name) for name in "ab")
 
@@ -182,6 +183,15 @@ def test_a_conflict_that_passes_is_not_worth_a_word(virtual, caplog):
     with caplog.at_level(logging.INFO):
         virtual(play(Script(act), lambda q: q.add(A)))
     assert not caplog.records
+
+
+def test_nothing_waits_long_for_a_cluster_that_is_back(virtual):
+    async def act(key: Key, run: int) -> None:
+        raise Unavailable("away")
+
+    script = Script(act)
+    virtual(play(script, lambda q: q.add(A)))
+    assert max(b - a for a, b in itertools.pairwise(script.times)) == UNAVAILABLE_SECONDS
 
 
 def test_an_absent_cluster_is_told_once(virtual, caplog):
