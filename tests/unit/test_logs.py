@@ -16,7 +16,7 @@ def record(**extra):
 
 def test_json_says_what_the_record_says():
     line = json.loads(
-        JsonFormatter().format(record(object="Tune/ns/a", reason=Reason.PRUNED, n=3, big=[1], settings={}))
+        JsonFormatter().format(record(object="Tune/ns/a", reason=Reason.LOST, n=3, big=[1], settings={}))
     )
     assert line.pop("ts").endswith("Z")
     assert line == {
@@ -24,7 +24,7 @@ def test_json_says_what_the_record_says():
         "logger": "x.y",
         "message": "hello you",
         "object": "Tune/ns/a",
-        "reason": "Pruned",
+        "reason": "Lost",
         "n": 3,
     }
 
