@@ -181,3 +181,36 @@ def test_a_wish_that_nobody_knows_is_refused(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("CROSSFOLD_CLUSTER", "minikube")
     with pytest.raises(DevclusterError, match="kind or node"):
         kind.chosen(State(tmp_path))
+
+
+def test_kind_is_driven_from_creation_to_deletion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand-ins for docker, kind and kubectl write down how they are called; there is no engine behind them."""
+    log, stubs = tmp_path / "log", tmp_path / "stubs"
+    stubs.mkdir()
+    answers = {"docker": '[{"IPAM": {"Config": [{"Gateway": "fc00::1"}, {"Gateway": "172.18.0.1"}]}}]'}
+    for name in ("docker", "kind", "kubectl", "s3"):
+        write(stubs / name, f"#!/bin/sh\necho {name} \"$*\" >> {log}\necho '{answers.get(name, '')}'\n", mode=0o755)
+    monkeypatch.setenv("PATH", str(stubs), prepend=os.pathsep)
+    programs = {"kind": stubs / "kind", "versitygw": stubs / "s3"}
+    monkeypatch.setattr(kind, "built", lambda program: programs.get(program.name, stubs / "s3"))
+    state = State(tmp_path / ".state")
+
+    kind.up(state)
+    reference = "crossfold.internal/operator:abc"
+    for _ in range(2):
+        kind.load_image(state, tmp_path, "images/operator.Dockerfile", reference, {"VERSION": "1"})
+    assert s3.servers(state)["artifacts"].endpoint == "http://172.18.0.1:9001"
+    kind.down(state)
+
+    cluster = kind.name(state)
+    called = [line for line in log.read_text().splitlines() if line.split()[0] in ("docker", "kind")]
+    assert called == [
+        "kind get clusters",
+        f"kind create cluster --config {images.REPOSITORY}/kind-config.yaml --wait 180s --name {cluster}",
+        f"kind export kubeconfig --name {cluster} --kubeconfig {state.kubeconfig}",
+        "docker network inspect kind",
+        next(line for line in called if line.startswith("kind load image-archive")),
+        f"docker build --file {tmp_path}/images/operator.Dockerfile --tag {reference} --build-arg VERSION=1 {tmp_path}",
+        f"kind load docker-image {reference} --name {cluster}",
+        f"kind delete cluster --name {cluster} --kubeconfig {state.kubeconfig}",
+    ]
