@@ -149,5 +149,6 @@ def _wheel_cache() -> Path:
 
 
 def prune() -> None:
-    """Removes images that nothing names any more, and layers that no image needs."""
+    """Removes images that nothing names any more, layers that no image needs, and what interrupted builds left."""
+    _buildah("rm", "--all")
     _buildah("rmi", "--prune")
