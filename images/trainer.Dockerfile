@@ -40,6 +40,7 @@ RUN python3 -m compileall -q /opt/crossfold/app
 
 ARG VERSION=0.0.0
 ARG REVISION=unknown
+ENV CROSSFOLD_GIT=${REVISION}
 LABEL org.opencontainers.image.title="crossfold-trainer" \
       org.opencontainers.image.description="Tunes and cross-validates segmentation models on Kubernetes: one training run" \
       org.opencontainers.image.version="${VERSION}" \

@@ -87,8 +87,9 @@ def _tune(root: Obj, status: Obj, go_on: str) -> list[str]:
         ]
         if status.get("phase") == TunePhase.COMPLETE and not status.get("search", {}).get("exhausted"):
             lines.append(_row("go on", go_on))
-        if root["spec"].get("tracking", {}).get("tensorboard", True) and best.get("artifactUri"):
-            lines.append(_row("curves", f"tensorboard --logdir {best['artifactUri']}"))
+        folder = best.get("artifactUri", "")
+        if root["spec"].get("tracking", {}).get("tensorboard", True) and folder and "://" not in folder:
+            lines.append(_row("curves", f"tensorboard --logdir {folder}"))
     return lines
 
 

@@ -15,6 +15,7 @@ from crossfold_trainer.contract.base import Model
 from crossfold_trainer.contract.config import (
     CONFIG_VARIABLE,
     CREDENTIALS_DIR,
+    IMAGE_VARIABLE,
     RunConfig,
     with_digest,
 )
@@ -202,6 +203,7 @@ def _pod_spec(template: TemplateSpec, config: RunConfig, image: str) -> Obj:
         "image": image,
         "env": [
             {"name": CONFIG_VARIABLE, "value": config.model_dump_json(exclude_defaults=True)},
+            {"name": IMAGE_VARIABLE, "value": image},
             *(dump(variable) for variable in template.env),
         ],
         "resources": {k: dict(v) for k in ("limits", "requests") if (v := getattr(template.resources, k))},

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
+from crossfold_trainer.contract.config import IMAGE_VARIABLE
+
 PACKAGES = (
     "crossfold", "torch", "segmentation-models-pytorch", "timm", "torchvision", "numpy", "zarr", "numcodecs", "obstore",
     "pyarrow", "pydantic", "tensorboard", "pillow",
 )  # fmt: skip
-IMAGE_VARIABLE = "CROSSFOLD_IMAGE"
-"""Set by whoever starts the container: the image's reference."""
 GIT_VARIABLE = "CROSSFOLD_GIT"
 """Set when the image is built: the commit."""
 

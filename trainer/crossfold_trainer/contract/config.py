@@ -24,6 +24,8 @@ CREDENTIAL_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TO
 """Keys of a credentials Secret (the session token is optional)."""
 CONFIG_VARIABLE = "CROSSFOLD_CONFIG"
 """The environment variable in which a trainer finds its RunConfig as JSON."""
+IMAGE_VARIABLE = "CROSSFOLD_IMAGE"
+"""The environment variable in which a trainer finds the image that it runs in, for its record of the environment."""
 CREDENTIALS_VARIABLE = "CROSSFOLD_CREDENTIALS"
 """Overrides CREDENTIALS_DIR (local mode)."""
 TERMINATION_VARIABLE = "CROSSFOLD_TERMINATION_LOG"

@@ -14,6 +14,11 @@ FAILURE_TEXT_LIMIT = 1500
 """Characters of a failure's text."""
 
 
+Digest = Annotated[str, Field(max_length=64)]
+MOST = 2**53
+"""Greatest count that JSON numbers still tell from its neighbours."""
+
+
 class Outcome(StrEnum):
     """How a finished run ended."""
 
@@ -28,31 +33,31 @@ class RunResult(Model):
 
     outcome: Outcome = Outcome.TRAINED
     """Trained, or Diverged (score null)."""
-    digest: str
+    digest: Digest
     """configDigest that the result belongs to; a result with another digest is never read."""
-    data_digest: str = ""
+    data_digest: Digest = ""
     """Digest of the data set that was read."""
-    splits_digest: str = ""
+    splits_digest: Digest = ""
     """Digest of the membership of train, validation and test part."""
-    score: float | None = None
+    score: Annotated[float, Field(allow_inf_nan=False)] | None = None
     """The run's combined score; null when it is not stable."""
     stable: bool = True
     """Whether the score may be compared."""
-    values: dict[str, float | None] = {}
+    values: Annotated[dict[str, float | None], Field(max_length=64)] = {}
     """The objective's metrics by full name; null for a non-finite value."""
     metrics: dict[str, float | None] = {}
     """All other metrics by full name, at the kept epoch; null for a non-finite value."""
-    epoch: Annotated[int, Field(ge=0)] | None = None
+    epoch: Annotated[int, Field(ge=0, le=MOST)] | None = None
     """The kept epoch, counted from 0."""
-    epochs: Annotated[int, Field(ge=0)] = 0
+    epochs: Annotated[int, Field(ge=0, le=MOST)] = 0
     """Epochs trained, all attempts together."""
-    steps: Annotated[int, Field(ge=0)] = 0
+    steps: Annotated[int, Field(ge=0, le=MOST)] = 0
     """Optimiser steps, all attempts together."""
     duration_seconds: Annotated[float, Field(ge=0)] = 0.0
     """Wall-clock seconds from the start of the last attempt to its result."""
-    checkpoint_uri: str = ""
+    checkpoint_uri: Annotated[str, Field(max_length=2048)] = ""
     """The kept checkpoint."""
-    artifact_uri: str = ""
+    artifact_uri: Annotated[str, Field(max_length=2048)] = ""
     """The run's folder."""
     reason: str = ""
     """Why training ended, in words."""
@@ -97,7 +102,7 @@ def parse_message(text: str) -> RunResult | RunFailure | None:
     """Read a termination message; None for anything that a trainer of this contract did not write."""
     try:
         content: Any = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(content, dict):
         return None

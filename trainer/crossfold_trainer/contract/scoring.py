@@ -51,7 +51,10 @@ def run_score(values: Mapping[str, float | None], objective: ObjectiveSpec) -> S
             return Score(None, False, f"{metric.name} is negative under {objective.combine}")
         invert = not single and metric.resolved_direction is Direction.MINIMIZE
         terms.append(1 / value if invert else value)
-    return Score(_combine(terms, objective.combine), True)
+    score = _combine(terms, objective.combine)
+    if not math.isfinite(score):
+        return Score(None, False, f"{objective.combine} of {', '.join(map(repr, terms))} is not finite")
+    return Score(score, True)
 
 
 def _combine(terms: Sequence[float], combine: Combine) -> float:
@@ -72,10 +75,13 @@ def _combine(terms: Sequence[float], combine: Combine) -> float:
 
 def mean_std(values: Sequence[float]) -> tuple[float, float]:
     """Mean and sample standard deviation (n-1; 0 for a single value) of a non-empty sequence."""
-    mean = math.fsum(values) / len(values)
+    try:
+        mean = math.fsum(values) / len(values)
+    except OverflowError:
+        mean = math.fsum(v / len(values) for v in values)
     if len(values) == 1:
         return mean, 0.0
-    return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    return mean, math.hypot(*(v - mean for v in values)) / math.sqrt(len(values) - 1)
 
 
 def better(a: float, b: float, direction: Direction) -> bool:
