@@ -1,5 +1,6 @@
 """Raw child objects -> small frozen records. Pure: the one place that reads what Jobs and pods say."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -45,6 +46,12 @@ _MISSING_SECRET = re.compile(r'secrets? "([^"]+)" not found')
 def parse_time(text: str) -> datetime:
     """A Kubernetes timestamp."""
     return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def finite(text: str | None) -> float | None:
+    """A decimal as a status writes it; None where there is none, or none that may be reckoned with."""
+    value = float(text) if text is not None else math.nan
+    return value if math.isfinite(value) else None
 
 
 def seconds_between(start: str | None, end: str | None, now: datetime) -> int:
@@ -417,15 +424,14 @@ def trial(obj: Obj, number: int, parameter_names: Iterable[str], train_runs: Ite
     phase = CrossValidationPhase(status.get("phase", CrossValidationPhase.PENDING))
     wanted = {canonical_name(name) for name in parameter_names}
     remembered = [RunRecord.model_validate(r) for r in status.get("runs", ())]
-    score, std = status.get("score"), status.get("std")
     return Trial(
         number=number,
         name=obj["metadata"]["name"],
         uid=obj["metadata"]["uid"],
         phase=phase,
         parameters={p["name"]: p.get("value") for p in obj["spec"].get("hyperparameters", ()) if p["name"] in wanted},
-        score=float(score) if score is not None else None,
-        std=float(std) if std is not None else None,
+        score=finite(status.get("score")),
+        std=finite(status.get("std")),
         status=status,
         runs=() if phase in TERMINAL_CROSS_VALIDATION else tuple(runs(train_runs, remembered)),
         deleting=is_deleting(obj),

@@ -7,8 +7,8 @@ from pydantic import ValidationError
 from crossfold_operator.api.crossvalidation import CrossValidationSpec
 from crossfold_operator.api.fields import NamedValue
 from crossfold_operator.api.trainrun import TrainRunSpec
-from crossfold_operator.api.tune import TuneSpec
-from crossfold_operator.search.space import value_problems
+from crossfold_operator.api.tune import AlgorithmName, TuneSpec
+from crossfold_operator.search.space import space_of, value_problems
 from crossfold_trainer.contract.hyperparameters import canonical_name, name_problem, value_problem
 
 MAX_PROBLEMS = 20
@@ -45,4 +45,19 @@ def of_spec(spec: TuneSpec | CrossValidationSpec | TrainRunSpec) -> list[str]:
         found = [*value_problems(spec.parameters), *of_values(spec.fixed, "spec.fixed")]
     else:
         found = of_values(spec.hyperparameters, "spec.hyperparameters")
-    return found[:MAX_PROBLEMS]
+    return found[:MAX_PROBLEMS] or _stale(spec)
+
+
+def _stale(spec: TuneSpec | CrossValidationSpec | TrainRunSpec) -> list[str]:
+    """What the API server refuses at admission, and an object that was stored by earlier rules may still have."""
+    try:
+        _ = [metric.resolved_direction for metric in spec.objective.metrics]
+        if isinstance(spec, TuneSpec):
+            space = space_of(spec.parameters)
+            if spec.algorithm.name is AlgorithmName.GRID and space.size is None:
+                return ["spec.parameters: algorithm Grid needs every parameter to be Categorical or to have a step"]
+        if isinstance(spec, TrainRunSpec) and spec.fold >= spec.folds:
+            return ["spec.fold: must be below folds: folds are counted from 0"]
+    except ValueError as error:
+        return [f"spec: {error}"]
+    return []

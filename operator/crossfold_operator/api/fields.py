@@ -20,7 +20,7 @@ HyperparameterName = Annotated[
 ]
 Text = Annotated[str, Field(max_length=1024)]
 Count = Annotated[int, Field(ge=0)]
-Decimal = Annotated[str, Field(max_length=32)]
+Decimal = Annotated[str, Field(max_length=32, pattern=r"^(NaN|-?[0-9]+([.][0-9]+)?(e[+-]?[0-9]+)?)$")]
 """A decimal number written as a string, as status fields do."""
 Timestamp = Annotated[str, Field(max_length=40, json_schema_extra={"format": "date-time"})]
 

@@ -145,4 +145,5 @@ class TemplateSpec(Model):
     @property
     def gpus(self) -> int:
         """GPUs that one pod asks for: the sum of all limits whose resource name ends in /gpu."""
-        return sum(int(q) for name, q in self.resources.limits.items() if name.endswith("/gpu") and str(q).isdigit())
+        counts = (str(q) for name, q in self.resources.limits.items() if name.endswith("/gpu"))
+        return sum(int(count) for count in counts if count.isascii() and count.isdecimal())

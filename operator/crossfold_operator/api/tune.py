@@ -117,7 +117,7 @@ class TrialBrief(Model):
 
     trial: Count
     """Its number, from 0."""
-    cross_validation: Annotated[str, Field(max_length=63)]
+    cross_validation: Annotated[str, Field(min_length=1, max_length=63)]
     """Name of its CrossValidation."""
     score: Decimal
     """Mean score over its runs."""

@@ -257,6 +257,8 @@ def _dimension(spec: ParameterSpec) -> Dimension:
     if spec.min is None or spec.max is None or not spec.min <= spec.max:
         raise ValueError(f"parameter '{name}' is {spec.type} and needs min and max, with min below max")
     log = spec.scale is Scale.LOG
+    if log and spec.min <= 0:
+        raise ValueError(f"parameter '{name}' has scale Log and needs min above 0")
     match spec.type:
         case ParameterType.FLOAT if spec.step is None:
             return Range(name, first=spec.min, last=spec.max, log=log)

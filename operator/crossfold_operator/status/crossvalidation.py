@@ -16,7 +16,7 @@ from crossfold_operator.names import (
     Reason,
     TrainRunPhase,
 )
-from crossfold_operator.observe import Run
+from crossfold_operator.observe import Run, finite
 from crossfold_operator.plan import crossvalidation as cv_plan
 from crossfold_operator.status.facts import (
     Fact,
@@ -49,7 +49,7 @@ def cross_validation_status(
     runs = sorted(runs, key=lambda run: order.get(run.unit, len(order)))
     records = [run.record for run in runs]
     phase = cv_plan.phase_of(units, runs, stopping=spec.stop is not None, suspended=spec.suspend)
-    scores = [float(r.score) for r in records if r.score is not None]
+    scores = [score for r in records if (score := finite(r.score)) is not None]
     mean, std = mean_std(scores) if scores else (None, None)
     failed = [r for r in records if r.phase is TrainRunPhase.FAILED]
     unstable = [r for r in records if r.phase is TrainRunPhase.SUCCEEDED and not r.stable]
@@ -117,9 +117,7 @@ def _trial_reason(
 def _metric_summaries(objective: ObjectiveSpec, runs: Sequence[Run]) -> dict[str, MetricSummary]:
     out = {}
     for metric in objective.metrics:
-        values = [
-            float(run.record.values[metric.name]) for run in runs if run.record.values.get(metric.name, "NaN") != "NaN"
-        ]
+        values = [v for run in runs if (v := finite(run.record.values.get(metric.name))) is not None]
         if values:
             mean, std = mean_std(values)
             out[metric.name] = MetricSummary(

@@ -1,5 +1,6 @@
 """What the statuses of all kinds are made of: conditions, numbers as text, sums over runs. Pure."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +16,8 @@ from crossfold_operator.names import (
 )
 from crossfold_operator.observe import Run
 
+MOST_METRICS = 64
+"""Metrics that a status holds."""
 QUEUED = (TrainRunPhase.QUEUED, TrainRunPhase.STARTING, TrainRunPhase.PREEMPTED, TrainRunPhase.SUSPENDED)
 """Phases of a run that is under way and does not train."""
 
@@ -53,18 +56,20 @@ def conditions(
 
 
 def decimal(value: float) -> str:
-    """A number as status shows it: the shortest decimal that reads back as the same double."""
-    return repr(float(value))
+    """A number as status shows it: the shortest decimal that reads back as the same double; NaN without end."""
+    return repr(float(value)) if math.isfinite(value) else "NaN"
 
 
 def decimals(values: Mapping[str, float | None]) -> dict[str, str]:
     """Metric values as decimal strings; NaN where there is none."""
-    return {name: "NaN" if value is None else decimal(value) for name, value in values.items()}
+    return {name: "NaN" if value is None else decimal(value) for name, value in list(values.items())[:MOST_METRICS]}
 
 
 def short(value: str | float | None, digits: int = 3) -> str:
     """A number for a column; empty for none."""
-    return "" if value is None else f"{float(value):.{digits}f}"
+    if value is None:
+        return ""
+    return f"{float(value):.{digits}f}" if abs(float(value)) < 1e6 else f"{float(value):.{digits}g}"
 
 
 def score_text(score: str | None, std: str | None) -> str:

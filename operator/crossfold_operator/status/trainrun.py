@@ -114,7 +114,7 @@ def train_run_status(
 def _result_fields(result: RunResult) -> dict[str, Any]:
     return {
         "score": None if result.score is None else decimal(result.score),
-        "stable": result.stable,
+        "stable": result.stable and result.score is not None,
         "outcome": str(result.outcome),
         "values": decimals(result.values),
         "metrics": decimals(result.metrics),
