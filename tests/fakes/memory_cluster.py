@@ -82,7 +82,8 @@ class MemoryCluster:
         lagging: news of the server reaches the cache only by ``deliver``; answers to own writes do so at once.
         woken: keys to reconcile, in the order in which news of them came.
         events: (name, reason, message) of every Event that was recorded.
-        writes: every write that took effect, as (verb, key).
+        calls: every write that was asked for, as (verb, key).
+        writes: every write that took effect.
         faults: decides which writes get no answer.
         scripted_warnings: Warning Events by the object's name.
     """
@@ -96,7 +97,7 @@ class MemoryCluster:
         self.woken: dict[Key, None] = {}
         self.events: list[tuple[str, str, str]] = []
         self.writes: list[tuple[str, Key]] = []
-        self.calls = 0
+        self.calls: list[tuple[str, Key]] = []
         self.faults: Fault = lambda verb, key: None
         self.scripted_warnings: dict[str, list[tuple[str, str]]] = {}
         self.refuse: Callable[[Obj], Refused | None] = lambda manifest: None
@@ -236,6 +237,8 @@ class MemoryCluster:
             defaulted = {**manifest, "status": status}
         else:
             defaulted, problems = admission.admit(manifest, old)
+            # As an API server does, what was wrong before may stay so.
+            problems = [problem for problem in problems if problem not in _created(json.dumps(old))[1]]
         if problems:
             raise Refused(422, f"{key_of(manifest)}: {'; '.join(problems)}")
         assert len(json.dumps(defaulted)) < 300_000, "the object is too large"
@@ -270,7 +273,7 @@ class MemoryCluster:
         return [key for key, obj in self.objects.items() if controller_uid(obj) == uid]
 
     def _fault(self, verb: str, key: Key) -> str | None:
-        self.calls += 1
+        self.calls.append((verb, key))
         fault = self.faults(verb, key)
         if fault == "before":
             raise Unavailable(f"{verb} {key}: no answer")
