@@ -15,9 +15,7 @@ def record(**extra):
 
 
 def test_json_says_what_the_record_says():
-    line = json.loads(
-        JsonFormatter().format(record(object="Tune/ns/a", reason=Reason.LOST, n=3, big=[1], settings={}))
-    )
+    line = json.loads(JsonFormatter().format(record(object="Tune/ns/a", reason=Reason.LOST, n=3, big=[1], settings={})))
     assert line.pop("ts").endswith("Z")
     assert line == {
         "level": "INFO",
