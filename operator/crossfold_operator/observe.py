@@ -179,6 +179,9 @@ def _attempt(number: int, job: Obj, pods: Sequence[Obj], digest: str, now: datet
     state: Mapping[str, Any] = container.get("state", {})
     terminated, running = state.get("terminated"), state.get("running")
     started = (terminated or running or {}).get("startedAt")
+    if started and started.startswith("1970-"):
+        # What a runtime says of a container that could not be started.
+        started = None
     seen = Attempt(
         number=number,
         job=job["metadata"]["name"],
