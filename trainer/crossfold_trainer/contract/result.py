@@ -63,14 +63,18 @@ class RunResult(Model):
     """Why training ended, in words."""
 
     def message(self) -> str:
-        """JSON of at most 4 KB: metrics outside the objective are left out, last first, when it would be more."""
+        """JSON of at most 4 KB: metrics outside the objective are left out, last first, when it would be more.
+
+        Only then is the reason cut, and places are left out (the trainer's result object has them all).
+        """
         content = self.model_dump(mode="json")
-        text = _json({"result": content})
         names = list(self.metrics)
-        while len(text.encode()) > MESSAGE_LIMIT and names:
+        while names and len(_json({"result": content})) > MESSAGE_LIMIT:
             del content["metrics"][names.pop()]
-            text = _json({"result": content})
-        return text
+        for field in ("reason", "artifactUri", "checkpointUri"):
+            while (excess := len(_json({"result": content})) - MESSAGE_LIMIT) > 0 and content[field]:
+                content[field] = _shorter(content[field], excess) if field == "reason" else ""
+        return _json({"result": content})
 
 
 class FailureClass(StrEnum):
@@ -94,8 +98,11 @@ class RunFailure(Model):
     """What went wrong, naming the field and the remedy."""
 
     def text(self) -> str:
-        """The termination message."""
-        return _json({"failure": self.model_dump(mode="json")})
+        """The termination message: JSON of at most 4 KB."""
+        content = self.model_dump(mode="json")
+        while (excess := len(_json({"failure": content})) - MESSAGE_LIMIT) > 0:
+            content["message"] = _shorter(content["message"], excess)
+        return _json({"failure": content})
 
 
 def parse_message(text: str) -> RunResult | RunFailure | None:
@@ -114,6 +121,11 @@ def parse_message(text: str) -> RunResult | RunFailure | None:
     except ValidationError:
         return None
     return None
+
+
+def _shorter(text: str, excess: int) -> str:
+    """A text without its end; no character takes more than 12 bytes of JSON, so that little is lost in vain."""
+    return text[: -(excess // 12 + 1)]
 
 
 def _json(content: dict[str, Any]) -> str:
