@@ -8,6 +8,7 @@ from crossfold_operator.api.crossvalidation import (
     CrossValidationSpec,
     CrossValidationStatus,
     CrossValidationSummary,
+    RunRecord,
 )
 from crossfold_operator.api.fields import MetricSummary
 from crossfold_operator.names import (
@@ -32,6 +33,11 @@ from crossfold_operator.status.facts import (
 from crossfold_trainer.contract.config import ObjectiveSpec
 from crossfold_trainer.contract.scoring import mean_std
 
+MAX_MESSAGE = 512
+"""Characters of a run's message in the status of its CrossValidation."""
+MESSAGES = 10_000
+"""Characters of all runs' messages there."""
+
 
 def cross_validation_status(
     *,
@@ -47,7 +53,7 @@ def cross_validation_status(
     units = spec.cross_validation.units
     order = {unit: index for index, unit in enumerate(units)}
     runs = sorted(runs, key=lambda run: order.get(run.unit, len(order)))
-    records = [run.record for run in runs]
+    records = _brief([run.record for run in runs])
     phase = cv_plan.phase_of(units, runs, stopping=spec.stop is not None, suspended=spec.suspend)
     scores = [score for r in records if (score := finite(r.score)) is not None]
     mean, std = mean_std(scores) if scores else (None, None)
@@ -97,6 +103,14 @@ def cross_validation_status(
             reason=message[:253],
         ),
     )
+
+
+def _brief(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Records whose messages share a room: 300 runs may fail at a time. Each TrainRun has its own in full."""
+    telling = sum(bool(record.message) for record in records)
+    if telling * MAX_MESSAGE <= MESSAGES:
+        return list(records)
+    return [r.model_copy(update={"message": r.message[: MESSAGES // telling]}) for r in records]
 
 
 def _trial_reason(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from crossfold_operator.api.crossvalidation import CrossValidationStatus
+from crossfold_operator.api.crossvalidation import CrossValidationStatus, RunRecord
 from crossfold_operator.api.tune import TuneStatus
 from crossfold_trainer.contract.base import Model
 
@@ -12,12 +12,18 @@ def dump(status: Model) -> dict[str, Any]:
     """A status as it is stored: without nulls and empty texts, lists and objects; counters stay."""
     content: dict[str, Any] = _compact(status.model_dump(mode="json", exclude_none=True))
     if isinstance(status, CrossValidationStatus) and status.runs:
-        content["runs"] = [record.model_dump(mode="json", exclude_defaults=True) for record in status.runs]
+        content["runs"] = [_record(record, status.data_digest) for record in status.runs]
     if isinstance(status, TuneStatus) and status.best is not None:
         # Values that look like nothing are values here; null alone cannot be stored, since a patch removes it.
         parameters = _without_none(status.best.model_dump(mode="json", include={"parameters"}))["parameters"]
         content["best"] |= {"parameters": parameters} if parameters else {}
     return content
+
+
+def _record(record: RunRecord, data_digest: str) -> dict[str, Any]:
+    """A run in brief; the digest of the data is told where it is not the one that all runs share."""
+    same = {"data_digest"} if record.data_digest == data_digest else None
+    return record.model_dump(mode="json", exclude_defaults=True, exclude=same)
 
 
 def _without_none(value: Any) -> Any:
