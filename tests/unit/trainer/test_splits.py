@@ -45,7 +45,7 @@ def test_folds_are_those_of_scikit_learn(
 ) -> None:
     flags = np.array(positive)
     assume(n <= flags.sum() <= len(flags) - n)
-    regions = np.array([f"r{i * 7 % groups}" for i in range(len(flags))])
+    regions = np.array([f"r{i * 13 % groups}" for i in range(len(flags))])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = list(reference(method, n, seed).split(np.zeros(len(flags)), flags, regions))
