@@ -58,7 +58,7 @@ def create(state: State, host: str) -> None:
         (state.s3 / name / server.bucket).mkdir(parents=True, exist_ok=True)
 
 
-def servers(state: State, _network: object = None) -> dict[str, S3Server]:
+def servers(state: State) -> dict[str, S3Server]:
     """The servers by name."""
     if not _file(state).exists():
         raise DevclusterError("there is no cluster here: python3 -m devcluster up")

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from devcluster import cluster, install, s3
+from devcluster import install, s3
 from devcluster.paths import default_state
 
 HERE = Path(__file__).resolve().parent
@@ -42,7 +42,7 @@ def main() -> int:
     """Run the demo; returns the exit status."""
     start = time.monotonic()
     state = default_state()
-    servers = s3.servers(state, cluster.network_of(state))
+    servers = s3.servers(state)
     environment = {
         **os.environ,
         "KUBECONFIG": str(state.kubeconfig),

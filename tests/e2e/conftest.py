@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from devcluster import cluster, install, s3
+from devcluster import install, s3
 from devcluster.paths import default_state
 from tests.conftest import ROOT, Kubectl
 
@@ -37,7 +37,7 @@ def operator(images: dict[str, str]) -> None:
 def data(cluster_environment: dict[str, str]) -> Obj:
     """The quickstart's data set in the first S3 server; what a spec says of it."""
     state = default_state()
-    server = s3.servers(state, cluster.network_of(state))["data"]
+    server = s3.servers(state)["data"]
     uri = f"s3://{server.bucket}/landsat"
     subprocess.run(
         [sys.executable, QUICKSTART / "make_dataset.py", uri, "--endpoint", server.endpoint, "--region", server.region],
