@@ -174,6 +174,63 @@ async def test_suspend_stops_what_runs_and_resume_goes_on_with_the_next_attempt(
     assert {"Suspended", "Resumed"} <= set(reasons(it.cluster, "t"))
 
 
+async def test_time_spent_before_a_suspend_is_counted_as_preempted() -> None:
+    it = world(train_run(template={"resources": {"limits": {"nvidia.com/gpu": 2}}}))
+    await it.settle()
+    it.start(it.unfinished()[0])
+    await it.settle()
+    it.cluster.clock.advance(40)
+    it.cluster.apply({**_head(Kind.TRAIN_RUN, "r"), "spec": {"suspend": True}})
+    await it.settle()
+    status = it.cluster.status(Kind.TRAIN_RUN, "r")
+    assert (status["phase"], status["preemptions"]) == ("Suspended", 1)
+    assert status["usage"] == {"gpuSeconds": {"useful": 0, "preempted": 80, "failed": 0}, "runSeconds": 40}
+    it.cluster.clock.advance(1000)
+    it.restart()
+    await it.settle()
+    assert it.cluster.status(Kind.TRAIN_RUN, "r")["usage"]["runSeconds"] == 40
+
+
+async def test_a_standalone_cross_validation_is_suspended_and_goes_on() -> None:
+    it = world(cross_validation(parallelism=1))
+    await it.step()
+    head = _head(Kind.CROSS_VALIDATION, "c")
+    it.cluster.apply({**head, "spec": {"suspend": True}})
+    await it.run()
+    assert it.cluster.status(Kind.CROSS_VALIDATION, "c")["phase"] == "Suspended"
+    assert phases(it.cluster, Kind.TRAIN_RUN) == {"c-f0s42": "Succeeded", "c-f1s42": "Suspended"}
+    it.cluster.apply({**head, "spec": {"suspend": False}})
+    await it.run()
+    assert it.cluster.status(Kind.CROSS_VALIDATION, "c")["phase"] == "Complete"
+
+
+async def test_a_cross_validation_created_suspended_starts_nothing() -> None:
+    it = world(cross_validation(suspend=True))
+    await it.run()
+    assert it.cluster.of(Kind.TRAIN_RUN) == []
+    assert it.cluster.status(Kind.CROSS_VALIDATION, "c")["phase"] == "Suspended"
+
+
+async def test_stopping_a_standalone_cross_validation_stops_its_runs() -> None:
+    it = world(cross_validation())
+    await it.settle()
+    stop = {"stop": {"reason": "Stopped", "message": "enough"}}
+    it.cluster.apply({**_head(Kind.CROSS_VALIDATION, "c"), "spec": stop})
+    await it.run()
+    assert set(phases(it.cluster, Kind.TRAIN_RUN).values()) == {"Stopped"}
+    status = it.cluster.status(Kind.CROSS_VALIDATION, "c")
+    assert (status["phase"], status["summary"]["reason"]) == ("Stopped", "enough")
+    assert it.unfinished() == []
+
+
+async def test_a_score_of_null_is_never_stable() -> None:
+    said = w.Ending(changes={"score": None, "stable": True})
+    it = world(cross_validation(parallelism=1), script=lambda run, attempt: said)
+    await it.run()
+    assert it.cluster.status(Kind.TRAIN_RUN, "c-f0s42")["stable"] is False
+    assert it.cluster.status(Kind.CROSS_VALIDATION, "c")["phase"] == "Unstable"
+
+
 async def test_a_tune_created_suspended_starts_nothing_until_it_is_resumed() -> None:
     it = world(tune(suspend=True))
     await it.run()
