@@ -3,6 +3,7 @@
 import copy
 import json
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,8 +17,8 @@ from tests.crds.conftest import Api
 
 pytestmark = pytest.mark.cluster
 
-GROUP = "copy.crossfold.dev"
-"""The group of the copies, which no operator watches."""
+GROUP = f"copy-{uuid.uuid4().hex[:8]}.crossfold.dev"
+"""The group of the copies, which no operator watches and no other test run has."""
 PLURAL = {kind: f"copied{PLURALS[kind]}" for kind in OWN_KINDS}
 
 
@@ -75,7 +76,6 @@ class Copies:
 def copies(api: Api, kubectl: Any) -> Iterator[Copies]:
     """Copies of the CRDs under another group."""
     made = Copies(api, kubectl)
-    made.remove()
     made.install(*(_copy(kind) for kind in OWN_KINDS))
     yield made
     made.remove()
