@@ -426,7 +426,9 @@ def trial(obj: Obj, number: int, parameter_names: Iterable[str], train_runs: Ite
     status = obj.get("status") or {}
     phase = CrossValidationPhase(status.get("phase", CrossValidationPhase.PENDING))
     wanted = {canonical_name(name) for name in parameter_names}
-    remembered = [RunRecord.model_validate(r) for r in status.get("runs", ())]
+    under_way: list[Run] = []
+    if phase not in TERMINAL_CROSS_VALIDATION:
+        under_way = runs(train_runs, [RunRecord.model_validate(r) for r in status.get("runs", ())])
     return Trial(
         number=number,
         name=obj["metadata"]["name"],
@@ -436,7 +438,7 @@ def trial(obj: Obj, number: int, parameter_names: Iterable[str], train_runs: Ite
         score=finite(status.get("score")),
         std=finite(status.get("std")),
         status=status,
-        runs=() if phase in TERMINAL_CROSS_VALIDATION else tuple(runs(train_runs, remembered)),
+        runs=tuple(under_way),
         deleting=is_deleting(obj),
         stopping="stop" in obj["spec"],
         suspended=obj["spec"].get("suspend", False),

@@ -215,12 +215,7 @@ class Reconciler:
                 stop = {"reason": str(Reason.STOPPED), "message": f"the Tune failed: {failed}"[:1024]}
             elif trial.stopping:
                 stop = {"reason": str(Reason.STOPPED), "message": "its CrossValidation was stopped"}
-            wanted: dict[str, Any] = {}
-            if trial.suspended != spec.suspend:
-                wanted["suspend"] = spec.suspend
-            if stop is not None and not trial.stopping:
-                wanted["stop"] = stop
-            if wanted:
+            if wanted := _unlike(trial, suspend=spec.suspend, stop=stop):
                 key = Key(Kind.CROSS_VALIDATION, namespace, trial.name)
                 await self._cluster.patch(key, trial.uid, {"spec": wanted})
             await self._steer_runs(namespace, trial.runs, suspend=spec.suspend, stop=stop)
@@ -231,12 +226,7 @@ class Reconciler:
         for run in runs:
             if run.terminal or run.deleting or not run.uid:
                 continue
-            wanted: dict[str, Any] = {}
-            if run.suspended != suspend:
-                wanted["suspend"] = suspend
-            if stop is not None and not run.stopping:
-                wanted["stop"] = stop
-            if wanted:
+            if wanted := _unlike(run, suspend=suspend, stop=stop):
                 await self._cluster.patch(Key(Kind.TRAIN_RUN, namespace, run.record.run), run.uid, {"spec": wanted})
 
     # CrossValidation --------------------------------------------------------------------------------------------
@@ -390,6 +380,16 @@ class Reconciler:
             log.log(level, event.message, extra={"object": str(key), "reason": event.reason})
             await self._cluster.event(obj, warning=event.warning, reason=event.reason, message=event.message)
         return written
+
+
+def _unlike(child: Trial | Run, *, suspend: bool, stop: dict[str, str] | None) -> dict[str, Any]:
+    """What the root wants of a child's spec and is not there yet. A stop, once set, stays."""
+    wanted: dict[str, Any] = {}
+    if child.suspended != suspend:
+        wanted["suspend"] = suspend
+    if stop is not None and not child.stopping:
+        wanted["stop"] = stop
+    return wanted
 
 
 def _owned(obj: Obj) -> bool:

@@ -4,14 +4,13 @@ from collections import OrderedDict, defaultdict
 
 from crossfold_operator.cluster.base import Key, Obj, key_of
 from crossfold_operator.names import Kind
+from crossfold_operator.observe import controller_of
 
 
 def controller_uid(obj: Obj) -> str:
     """UID of the controller owner, or an empty string."""
-    for owner in obj["metadata"].get("ownerReferences", ()):
-        if owner.get("controller"):
-            return str(owner["uid"])
-    return ""
+    owner = controller_of(obj)
+    return str(owner["uid"]) if owner else ""
 
 
 def version_of(obj: Obj) -> int:
