@@ -68,9 +68,17 @@ async def test_what_passes_by_itself(code):
 
 
 async def test_a_taken_name_whose_holder_is_gone_is_tried_again():
-    cluster, _, _ = opened(POST=[error(409)], GET=[error(404)])
-    with pytest.raises(Unavailable):
+    cluster, _, _ = opened(POST=[error(409), obj(5)], GET=[error(404)])
+    creation = await cluster.create(obj())
+    assert not creation.existed
+    assert cluster.get(KEY) == obj(5)
+
+
+async def test_a_name_that_stays_taken_by_nobody_is_left_for_later():
+    cluster, server, _ = opened(POST=[error(409)] * 9, GET=[error(404)] * 9)
+    with pytest.raises(Unavailable, match="said"):
         await cluster.create(obj())
+    assert len(server.asked) == 6
 
 
 async def test_a_status_is_written_on_the_version_that_it_was_judged_by():

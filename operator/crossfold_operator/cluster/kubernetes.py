@@ -30,6 +30,7 @@ MASS_KINDS = (Kind.JOB, Kind.POD)
 _MANAGED = f"{names.LABEL_MANAGED_BY}=crossfold"
 _WRITE = {"fieldManager": names.FIELD_MANAGER, "fieldValidation": "Strict"}
 _REFUSALS = frozenset({400, 403, 405, 406, 413, 415, 422})
+_CREATE_TRIES = 3
 # After a watch of an own kind has listed, when to list too: see watch_started.
 _SETTLE_SECONDS = 2.0
 _UNHEARD_SECONDS = (2.0, 10.0, 30.0, 60.0)
@@ -83,18 +84,23 @@ class KubernetesCluster:
     async def create(self, manifest: Obj) -> Creation:
         """Create under a fixed name. Where the name is taken, return the object that has it, read afresh."""
         key = key_of(manifest)
-        try:
-            obj = await self._server.request(
-                "POST", paths.collection(key.kind, key.namespace), query=_WRITE, body=manifest
-            )
-        except ApiError as error:
-            if error.code != 409:
-                _fail(error)
-            holder = await self._read(key)
-            if holder is None:
-                raise Unavailable(f"{key} was there and is gone: {error.message}") from error
-            return Creation(holder, existed=True)
-        return Creation(self._keep(key.kind, obj), existed=False)
+        refusal: ApiError | None = None
+        for _ in range(_CREATE_TRIES):
+            try:
+                obj = await self._server.request(
+                    "POST", paths.collection(key.kind, key.namespace), query=_WRITE, body=manifest
+                )
+            except ApiError as error:
+                if error.code != 409:
+                    _fail(error)
+                # Whoever had the name may be gone by the time one looks: then it is free.
+                refusal = error
+                holder = await self._read(key)
+                if holder is not None:
+                    return Creation(holder, existed=True)
+            else:
+                return Creation(self._keep(key.kind, obj), existed=False)
+        raise Unavailable(f"{key} is there when created and not when read: {refusal}")
 
     async def patch(self, key: Key, uid: str, patch: Mapping[str, Any], *, status: bool = False) -> Obj | None:
         """Merge-patch an object (or its status). None when it is gone or another object has the name (UID)."""
