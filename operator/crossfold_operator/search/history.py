@@ -1,8 +1,10 @@
-"""What a sampler is told of a Tune's trials."""
+"""What a sampler is told of the trials of a Tune, and of those of the Tunes that it starts from."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from hashlib import sha256
 from typing import Any
 
 
@@ -13,12 +15,16 @@ class TrialState(StrEnum):
     """Asked and not ended; a preempted trial is running."""
     COMPLETE = "Complete"
     """With a mean score that may be compared."""
-    FAILED = "Failed"
-    """Without a score, for reasons that say nothing about its parameters' quality."""
+    PRUNED = "Pruned"
+    """Stopped since it could hardly become the best, with the mean that it was predicted to reach."""
     UNSTABLE = "Unstable"
     """Diverged, or with a score that may not be compared: a bad place to look."""
+    FAILED = "Failed"
+    """Without a score, for reasons that say nothing about its parameters' quality."""
     STOPPED = "Stopped"
     """Ended before its time by a decision that is not about its quality."""
+    DELETED = "Deleted"
+    """Its number was given out and its CrossValidation is gone, with its parameters."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +32,27 @@ class Trial:
     """A trial that was asked.
 
     Attributes:
-        number: its index in the Tune, from 0.
-        parameters: its searched parameters, by name ('-' equals '_').
+        number: its index in its Tune, from 0.
+        parameters: its searched parameters, by name ('-' equals '_'); empty when DELETED. Of a trial of another Tune:
+            all its hyperparameters, until ``warm_start`` took those that are searched here.
         state: how it stands.
-        value: its mean score, when COMPLETE.
+        value: its mean score, when COMPLETE; the predicted mean over all its runs, when PRUNED.
+        step: the runs that had ended when it was PRUNED, at least 1.
+        source: the finished Tune that it is a trial of; empty for a trial of this one.
     """
 
     number: int
     parameters: Mapping[str, Any]
     state: TrialState
     value: float | None = None
+    step: int = 0
+    source: str = ""
+
+
+def digest(history: Sequence[Trial]) -> str:
+    """SHA-256, in hexadecimal, of all that a sampler is told: the same for the same trials in any order."""
+    told = sorted(
+        json.dumps([t.source, t.number, t.parameters, t.state, t.value, t.step], sort_keys=True, default=list)
+        for t in history
+    )
+    return sha256("\n".join(told).encode()).hexdigest()

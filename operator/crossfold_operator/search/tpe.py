@@ -15,7 +15,7 @@ from crossfold_trainer.contract.metrics import Direction
 from crossfold_trainer.contract.scoring import better
 
 _BEST = 25
-_RECENT = 175
+_RECENT = 225
 """Finished trials that the estimator is fitted to: the best ones, and of the others the most recent.
 
 Optuna's cost of a point grows with the history and its benefit does not: of any number of trials it models at most 25
@@ -72,8 +72,9 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
 def _told(trial: Trial, coordinates: dict[str, Any], distributions: _Shared, worst: float | None) -> FrozenTrial:
     """A trial in Optuna's words.
 
-    One that is not COMPLETE for want of a comparable score is told as pruned at once, at the worst score seen: a place
-    that is bad, by an amount that nobody knows.
+    A PRUNED one reports the mean that it was predicted to reach, after as many steps as it had runs: it ranks below all
+    complete ones, and among the pruned ones by how far it came. One that is not COMPLETE for want of a comparable score
+    is told as pruned at once, at the worst score seen: a place that is bad, by an amount that nobody knows.
     """
     value: float | None = None
     seen: dict[int, float] = {}
@@ -81,12 +82,15 @@ def _told(trial: Trial, coordinates: dict[str, Any], distributions: _Shared, wor
         case TrialState.COMPLETE:
             state = Told.COMPLETE
             value = trial.value
+        case TrialState.PRUNED:
+            state = Told.PRUNED
+            seen = {} if trial.value is None else {trial.step: trial.value}
         case TrialState.RUNNING:
             state = Told.RUNNING
         case TrialState.UNSTABLE:
             state = Told.PRUNED
             seen = {} if worst is None else {0: worst}
-        case TrialState.FAILED | TrialState.STOPPED:
+        case TrialState.FAILED | TrialState.STOPPED | TrialState.DELETED:
             state = Told.FAIL
         case _:
             assert_never(trial.state)
@@ -98,8 +102,9 @@ def _told(trial: Trial, coordinates: dict[str, Any], distributions: _Shared, wor
 
 
 def _effective(trial: Trial) -> TrialState:
-    """The trial's state; COMPLETE with a score that is no number is as good as unstable."""
-    if trial.state is TrialState.COMPLETE and (trial.value is None or not math.isfinite(trial.value)):
+    """The trial's state; COMPLETE or PRUNED with a score that is no number is as good as unstable."""
+    scored = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+    if scored and (trial.value is None or not math.isfinite(trial.value)):
         return TrialState.UNSTABLE
     return trial.state
 
@@ -129,7 +134,9 @@ def _window(direction: Direction, history: Sequence[tuple[Trial, Point]]) -> lis
     scores = sorted(_scores([trial for trial, _ in history]), key=lambda scored: (sign * scored[0], scored[1]))
     best = {i for _, i in scores[:_BEST]}
     recent = {
-        i for i in finished if i not in best and history[i][0].state in (TrialState.COMPLETE, TrialState.UNSTABLE)
+        i
+        for i in finished
+        if i not in best and history[i][0].state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.UNSTABLE)
     }
     kept = best | set(sorted(recent)[-_RECENT:])
     return [entry for i, entry in enumerate(history) if i in kept or entry[0].state is TrialState.RUNNING]

@@ -47,7 +47,9 @@ def search(parameters: Sequence[ParameterSpec], name: str, trials: int, seed: in
         if asked is None:
             break
         state = rng.choice(list(TrialState))
-        history.append(Trial(number, asked, state, rng.random() if state is TrialState.COMPLETE else None))
+        scored = state in (TrialState.COMPLETE, TrialState.PRUNED)
+        step = 2 if state is TrialState.PRUNED else 0
+        history.append(Trial(number, asked, state, rng.random() if scored else None, step))
     return history
 
 
@@ -207,11 +209,25 @@ def test_unstable_regions_are_avoided() -> None:
     assert sum(a is not None and a["x-a"] > 0.5 for a in asked) >= 18
 
 
+def test_pruned_trials_inform_and_those_that_came_further_count_as_better() -> None:
+    space = [parameter("x-a", type="Float", min=0, max=1)]
+
+    def asked(history: list[Trial]) -> list[float]:
+        answers = (ask(space, algorithm("TPE", seed), Direction.MAXIMIZE, history, 40) for seed in range(20))
+        return [a["x-a"] for a in answers if a is not None]
+
+    low = [Trial(i, {"x-a": i / 40}, TrialState.PRUNED, 0.3, step=1) for i in range(20)]
+    high = [Trial(i, {"x-a": i / 40}, TrialState.PRUNED, 0.3, step=3) for i in range(20, 40)]
+    assert sum(a > 0.5 for a in asked(low + high)) >= 18
+    better = [Trial(t.number, t.parameters, t.state, 0.4, step=3) for t in low]
+    assert sum(a < 0.5 for a in asked(better + high)) >= 18
+
+
 def test_failed_trials_say_nothing_about_quality() -> None:
     trials = search(MIXED, "Random", 30)
     history = [Trial(t.number, t.parameters, TrialState.COMPLETE, t.number / 30) for t in trials]
     extra = search(MIXED, "Random", 3, seed=7)
-    for state in (TrialState.FAILED, TrialState.STOPPED):
+    for state in (TrialState.FAILED, TrialState.STOPPED, TrialState.DELETED):
         more = [*history, *(Trial(30 + t.number, t.parameters, state) for t in extra)]
         assert ask(MIXED, algorithm("TPE"), Direction.MAXIMIZE, more, 40) == ask(
             MIXED, algorithm("TPE"), Direction.MAXIMIZE, history, 40
