@@ -271,6 +271,8 @@ CASES = [
     ),
     Case("no epochs", SCHEMA, "greater than or equal to 1", {"trainer": {"maxEpochs": 0}}),
     Case("too many workers", SCHEMA, "less than or equal to 64", {"trainer": {"numWorkers": 65}}),
+    Case("unknown precision", SCHEMA, '"Auto", "FP32", "BF16Mixed", "FP16Mixed"', {"trainer": {"precision": "bf16"}}),
+    Case("no gradients", SCHEMA, "greater than or equal to 1", {"trainer": {"accumulateGradBatches": 0}}),
     Case("unknown algorithm", SCHEMA, 'supported values: "TPE", "Random", "Grid"', {"algorithm": {"name": "Bayes"}}),
     Case("negative search seed", SCHEMA, "greater than or equal to 0", {"algorithm": {"seed": -1}}),
     Case("suspend a text", SCHEMA, 'must be of type boolean: "string"', {"suspend": "yes"}),

@@ -142,7 +142,7 @@ def run(interrupt: Interrupt, log_text: LogText, opened: list[Store]) -> RunResu
     folder.write(artifacts.CONFIG, (config.model_dump_json(indent=2) + "\n").encode())
     opened.append(folder)
     data = open_dataset(config.data, hyperparameters["bands"])
-    splits = make_splits(data.metadata, config, hyperparameters["batch_size"])
+    splits = make_splits(data.metadata, config, hyperparameters["batch_size"] * config.trainer.accumulate_grad_batches)
     log.info(
         "run %s: fold %d of %d, seed %d; %d patches to train on, %d to validate, %d set aside; bands %s",
         config.run, config.fold + 1, config.folds, config.seed, len(splits.train), len(splits.val), len(splits.test),
@@ -181,7 +181,10 @@ def _train(task: Task, folder: Store, interrupt: Interrupt, log_text: LogText, b
         if state is not None:
             training.restore(state)
             log.info("resumed at step %d, epoch %d", training.progress.step, training.progress.epoch + 1)
-        log.info("training on %s, ready after %.1f s", training.device.type, time.monotonic() - began)
+        log.info(
+            "training on %s in %s, ready after %.1f s",
+            training.device.type, training.numerics.name, time.monotonic() - began,
+        )  # fmt: skip
         interrupt.deferred = True
         outcome, reason = training.run()
         result = make_result(task, training.progress, outcome, reason, time.monotonic() - began)

@@ -6,7 +6,9 @@ Shapes: x (B, C, H, W) float32, y (B, H, W) uint8, logits (B, H, W).
 import logging
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,9 +24,11 @@ from crossfold_trainer.interrupt import Interrupt
 from crossfold_trainer.loader import Loader, epoch_batches, ordered_batches
 from crossfold_trainer.losses import focal_sum
 from crossfold_trainer.metrics import PixelMetrics
-from crossfold_trainer.model import build_model
+from crossfold_trainer.model import build_model, compile_model
+from crossfold_trainer.precision import NO_DETERMINISTIC_KERNEL, numerics, set_backends
 from crossfold_trainer.resume import Best, Progress, pack, progress_from
 from crossfold_trainer.splits import Index
+from crossfold_trainer.step import LossReader, Reading, TrainStep
 from crossfold_trainer.task import Task
 from crossfold_trainer.tracking import LogText, TensorBoard, csv_item, epoch_line
 
@@ -58,13 +62,16 @@ class Fit:
         self._log_text = log_text
         self._interrupt = interrupt
         self._cuda = self.device.type == "cuda"
-        self._bf16 = self._cuda and torch.cuda.is_bf16_supported()
+        self.numerics = numerics(config.trainer.precision, self.device)
+        set_backends(precision=config.trainer.precision, deterministic=config.trainer.deterministic)
         self._direction = score_direction(config.objective)
         self._saved_step = -1
         self._saved_at = time.monotonic()
 
         torch.manual_seed(config.seed)
         self._model = build_model(hyperparameters, len(data.bands)).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if config.trainer.compile:
+            compile_model(self._model, self.device)
         self._optimiser = torch.optim.AdamW(self._model.parameters(), lr=hyperparameters["learning_rate"], fused=True)
         if hyperparameters["augment"]:
             from crossfold_trainer.transforms import compose  # noqa: PLC0415 - only where wanted
@@ -74,7 +81,9 @@ class Fit:
             self._augment = lambda x, y: (x, y)
         used = np.union1d(splits.train, splits.val)
         self._loader = Loader(data, used, self.device, config.trainer.num_workers)
-        self._train_metrics = PixelMetrics(self.device, curves=False)
+        self._step = TrainStep(self._model, self._optimiser, self._loss_sum, self.numerics)
+        self._step.metrics = PixelMetrics(self.device, curves=False)
+        self._losses = LossReader(self.device)
         self._shown = figures.choose_rows(splits.val, data.metadata.empty)
 
     # -- the loop ----------------------------------------------------------------------------------------------
@@ -101,6 +110,14 @@ class Fit:
             raise Interrupted(f"interrupted at step {self.progress.step}, checkpoint saved") from None
         except torch.OutOfMemoryError as error:
             raise AcceleratorOutOfMemory(str(error).splitlines()[0]) from error
+        except RuntimeError as error:
+            if NO_DETERMINISTIC_KERNEL not in str(error):
+                raise
+            raise ConfigError(
+                "trainer.deterministic",
+                f"{str(error).split(NO_DETERMINISTIC_KERNEL)[0].strip()} has no deterministic kernel: set it to false,"
+                " or choose another model_arch",
+            ) from error
         except ValueError as error:
             if "Expected more than 1 value per channel" not in str(error):
                 raise
@@ -127,10 +144,8 @@ class Fit:
         progress, settings = self.progress, self.config.trainer
         epoch, began = progress.epoch, time.monotonic()
         self._train_rest_of_epoch()
-        values = {f"train/{name}": value for name, value in self._train_metrics.compute().items()}
+        values = {f"train/{name}": value for name, value in self._step.metrics.compute().items()}
         loss = values["train/loss"]
-        if math.isinf(loss):
-            raise Diverged(f"the train loss of epoch {epoch + 1} is {loss}")
         row = {"epoch": epoch, "step": progress.step, "learning_rate": self._learning_rate(), **values}
         due = (epoch + 1) % settings.check_val_every_n_epoch == 0 or epoch + 1 == settings.max_epochs
         score: Score | None = None
@@ -147,7 +162,7 @@ class Fit:
                 row["score"] = score.value
         progress.history.append(row)
         progress.epoch, progress.batch = epoch + 1, 0
-        self._train_metrics = PixelMetrics(self.device, curves=False)
+        self._step.metrics = PixelMetrics(self.device, curves=False)
         self._board.scalars(
             {name: value for name, value in row.items() if name not in ("epoch", "step")}, progress.step
         )
@@ -162,45 +177,44 @@ class Fit:
 
     def _train_rest_of_epoch(self) -> None:
         progress, settings = self.progress, self.config.trainer
-        batches = epoch_batches(self.splits.train, self.hp["batch_size"], self.config.seed, progress.epoch)
-        batches = batches[: settings.limit_train_batches]
+        per_step = settings.accumulate_grad_batches
+        # A batch of several micro-batches is drawn as a whole: how it is cut does not change which patches it has.
+        batches = epoch_batches(self.splits.train, self.hp["batch_size"] * per_step, self.config.seed, progress.epoch)
+        if settings.limit_train_batches is not None:
+            batches = batches[: max(1, settings.limit_train_batches // per_step)]
+        micro = [part for batch in batches[progress.batch :] for part in np.array_split(batch, per_step)]
         for group in self._optimiser.param_groups:
             group["lr"] = self._learning_rate()
         self._model.train()
-        for x, y in self._loader.batches(batches[progress.batch :]):
+        loaded = iter(self._loader.batches(micro))
+        while batch := list(islice(loaded, per_step)):
             # Every draw of a step depends on (seed, step) alone: a resumed run draws the same.
             torch.manual_seed(_step_seed(self.config.seed, progress.step))
-            loss = self._step(x, y)
+            loss = self._step([self._augment(x, y) for x, y in batch])
             progress.step += 1
             progress.batch += 1
             self._watch(loss)
-
-    def _step(self, x: Tensor, y: Tensor) -> Tensor:
-        x, y = self._augment(x, y)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
-            logits = self._model(x.contiguous(memory_format=torch.channels_last))
-        total, pixels = self._loss_sum(logits, y)
-        loss = total / pixels.clamp(min=1)
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._optimiser.step()
-        with torch.no_grad():
-            self._train_metrics.update(logits.detach().float().sigmoid(), y, total, pixels)
-        return loss.detach()
+        self._read(self._losses.finish())
 
     def _watch(self, loss: Tensor) -> None:
         """After a step: is the loss a number, is it time to log or to save, is the end asked for?"""
-        progress, settings = self.progress, self.config.trainer
-        logged = progress.step % settings.log_every_n_steps == 0
-        if logged or not self._cuda:  # reading a loss would stall a GPU at every step
-            value = loss.item()
-            if not math.isfinite(value):
-                raise Diverged(f"the loss is {value} at step {progress.step}, in epoch {progress.epoch + 1}")
-            if logged:
-                self._board.scalars({"train/loss_step": value, "learning_rate": self._learning_rate()}, progress.step)
+        progress = self.progress
+        self._losses.watch(progress.step, loss)
+        if progress.step % self.config.trainer.log_every_n_steps == 0 or not self._cuda:
+            self._losses.send(progress.step, loss)
+        self._read(self._losses.arrived())
         self._check_interrupt()
         if time.monotonic() - self._saved_at > SNAPSHOT_EVERY_S:
             self._snapshot(validated=None)
+
+    def _read(self, readings: Iterator[Reading]) -> None:
+        """Log the losses that have arrived, and end at the first one that is no number."""
+        for step, loss in readings:
+            if step % self.config.trainer.log_every_n_steps == 0 and math.isfinite(loss):
+                self._board.scalars({"train/loss_step": loss, "learning_rate": self._learning_rate()}, step)
+        bad = self._losses.bad
+        if bad is not None:
+            raise Diverged(f"the loss is {bad.loss} at step {bad.step}, in epoch {self.progress.epoch + 1}")
 
     def _check_interrupt(self) -> None:
         if self._interrupt.requested:
@@ -223,7 +237,7 @@ class Fit:
         self._model.eval()
         with torch.inference_mode():
             for rows, (x, y) in zip(batches, self._loader.batches(batches), strict=True):
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+                with self.numerics.autocast():
                     logits = self._model(x.contiguous(memory_format=torch.channels_last))
                 probability = logits.float().sigmoid()
                 metrics.update(probability, y, *self._loss_sum(logits, y))
@@ -289,7 +303,8 @@ class Fit:
                 "model": self._model.state_dict(),
                 "optimiser": self._optimiser.state_dict(),
                 "progress": asdict(self.progress),
-                "train_metrics": dict(self._train_metrics.state()),
+                "scaler": self._step.scaler.state_dict(),
+                "train_metrics": dict(self._step.metrics.state()),
                 "validated": validated,
             },
             self.identity,
@@ -314,8 +329,9 @@ class Fit:
         """Go on from a checkpoint that `resume.find` gave."""
         self._model.load_state_dict(content["model"])
         self._optimiser.load_state_dict(content["optimiser"])
+        self._step.scaler.load_state_dict(content["scaler"])
         self.progress = progress_from(content)
-        self._train_metrics.load(content["train_metrics"])
+        self._step.metrics.load(content["train_metrics"])
         best = self.progress.best
         if best is not None and content["validated"] == best.epoch:
             # These weights are the best ones; the upload of best.ckpt may have been cut off.

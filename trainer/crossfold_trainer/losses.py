@@ -12,6 +12,11 @@ TINY = 1e-12
 """Base of the focal factor of a perfect answer: with gamma below 1 the slope at 0 would be infinite."""
 
 
+def valid_pixels(y: Tensor) -> Tensor:
+    """Number of pixels that count (a scalar, float32)."""
+    return (y != IGNORE).sum().float()
+
+
 def focal_sum(logits: Tensor, y: Tensor, alpha: float | None, gamma: float) -> tuple[Tensor, Tensor]:
     """Focal loss summed over the valid pixels, and their number (both scalars, float32).
 

@@ -2,10 +2,12 @@
 
 import difflib
 import os
+import shutil
 from collections.abc import Iterable
 from typing import Any, cast
 
 import segmentation_models_pytorch as smp
+import torch
 from segmentation_models_pytorch.encoders import get_encoder_names
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,6 +16,7 @@ from crossfold_trainer.errors import ConfigError
 
 STRIDE = 32
 """Encoders halve a patch five times: sides are padded to a multiple of this and the logits cut back."""
+COMPILE_BACKEND = "inductor"
 HUB_TIMEOUT_S = "10"
 """How long a model hub may take to answer for pretrained weights."""
 
@@ -68,6 +71,22 @@ def build_model(hyperparameters: dict[str, Any], n_bands: int) -> Segmenter:
             "hyperparameters.model_encoder", f"{arch} cannot be built with {encoder} ({reason}): choose another encoder"
         ) from error
     return Segmenter(network)
+
+
+def compile_model(model: nn.Module, device: torch.device) -> None:
+    """Compile a model in place: its parameters keep their names, so that a checkpoint fits with and without.
+
+    Raises:
+        ConfigError: the image has no compiler, which the first step would need.
+    """
+    wanted = ("gcc", "clang") if device.type == "cuda" else ("g++", "clang++")
+    given = os.environ.get("CC" if device.type == "cuda" else "CXX")
+    if not any(shutil.which(name) for name in ([given] if given else wanted)):
+        raise ConfigError(
+            "trainer.compile",
+            f"the image has no compiler ({given or ' or '.join(wanted)}): set it to false, or add one to the image",
+        )
+    model.compile(backend=COMPILE_BACKEND)
 
 
 def _known(name: str, value: str, names: Iterable[str], more: str = "") -> None:

@@ -80,7 +80,7 @@ def make_splits(metadata: Metadata, config: RunConfig, batch_size: int) -> Split
         raise ConfigError(
             "hyperparameters.batch_size",
             f"the train part of fold {config.fold} has {len(train)} patches, fewer than one batch of {batch_size}:"
-            " lower batch_size or use more data",
+            " lower batch_size or trainer.accumulateGradBatches, or use more data",
         )
     return Splits(train_part[train], train_part[val], test, tuple(warnings))
 

@@ -23,6 +23,7 @@ from crossfold_trainer.contract.config import CONFIG_VARIABLE, TERMINATION_VARIA
 from crossfold_trainer.contract.exits import Exit
 from crossfold_trainer.contract.result import FailureClass, Outcome, RunFailure, RunResult, parse_message
 from crossfold_trainer.interrupt import Interrupt
+from crossfold_trainer.step import TrainStep
 from crossfold_trainer.tracking import LogText
 from tests.trainer_data import run_config, write_dataset
 
@@ -223,6 +224,50 @@ def interrupted_at(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> Callable
 
     monkeypatch.setattr(fit.Fit, "_watch", watched)
     return Interrupt
+
+
+def test_batches_in_micro_batches_are_the_same_batches(data: Path, tmp_path: Path, attempts: Attempts) -> None:
+    """The model has batch statistics, so that weights differ; the patches of every step do not."""
+    whole = config_for(data, tmp_path / "whole", hyperparameters={"batch_size": 8})
+    cut = config_for(data, tmp_path / "cut", trainer={"accumulateGradBatches": 2})
+    assert whole.digest != cut.digest
+    one, other = result(attempts.here(whole)), result(attempts.here(cut))
+    assert (one.steps, other.steps) == (6, 6)
+    assert one.metrics["train/loss"] == pytest.approx(other.metrics["train/loss"], rel=0.2)
+    few = config_for(data, tmp_path / "few", trainer={"accumulateGradBatches": 2, "limitTrainBatches": 2})
+    assert result(attempts.here(few)).steps == 3
+    many = config_for(data, tmp_path / "many", trainer={"accumulateGradBatches": 5})
+    text = failure(attempts.here(many), Exit.CONFIG, FailureClass.CONFIG)
+    assert "fewer than one batch of 20: lower batch_size or trainer.accumulateGradBatches" in text
+
+
+def test_an_operation_without_a_deterministic_kernel_is_refused(
+    data: Path, tmp_path: Path, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_for(data, tmp_path / "a", trainer={"deterministic": True, "maxEpochs": 1})
+    assert result(attempts.here(config)).steps == 4
+    assert torch.are_deterministic_algorithms_enabled()
+
+    def without_kernel(*_: object) -> None:
+        raise RuntimeError(
+            "upsample_bilinear2d_backward_out_cuda does not have a deterministic implementation, but ..."
+        )
+
+    monkeypatch.setattr(TrainStep, "__call__", without_kernel)
+    config = config_for(data, tmp_path / "b", trainer={"deterministic": True, "maxEpochs": 1})
+    text = failure(attempts.here(config), Exit.CONFIG, FailureClass.CONFIG)
+    assert text.startswith("trainer.deterministic: upsample_bilinear2d_backward_out_cuda has no deterministic kernel")
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("precision", ["BF16Mixed", "FP16Mixed"])
+def test_precision_is_what_was_asked_for(data: Path, tmp_path: Path, attempts: Attempts, precision: str) -> None:
+    ended = attempts.here(config_for(data, tmp_path / "a", trainer={"precision": precision, "maxEpochs": 1}))
+    if precision == "BF16Mixed":
+        assert "training on cpu in BF16Mixed" in ended.output
+        assert result(ended).score is not None
+    else:
+        assert "trainer.precision: FP16Mixed needs a GPU" in failure(ended, Exit.CONFIG, FailureClass.CONFIG)
 
 
 def test_interrupted_at_any_step_the_result_is_the_same(
@@ -437,7 +482,7 @@ def test_an_accelerator_out_of_memory_is_classified(
     def out_of_memory(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(fit.Fit, "_step", out_of_memory)
+    monkeypatch.setattr(TrainStep, "__call__", out_of_memory)
     text = failure(attempts.here(config_for(data, tmp_path / "a")), Exit.OUT_OF_MEMORY, FailureClass.OUT_OF_MEMORY)
     assert "lower batch_size" in text
 
@@ -448,7 +493,7 @@ def test_a_crash_ends_with_one_clean_line_and_leaves_the_log(
     def broken(*_: object) -> None:
         raise RuntimeError("something\nbroke")
 
-    monkeypatch.setattr(fit.Fit, "_step", broken)
+    monkeypatch.setattr(TrainStep, "__call__", broken)
     config = config_for(data, tmp_path / "a")
     ended = attempts.here(config)
     assert ended.code == 1

@@ -105,6 +105,10 @@ COUNTING: list[dict[str, Any]] = [
     {"trainer": {"limitTrainBatches": 1}},
     {"trainer": {"limitValBatches": 1}},
     {"trainer": {"detectAnomaly": True}},
+    {"trainer": {"accumulateGradBatches": 2}},
+    {"trainer": {"precision": "FP32"}},
+    {"trainer": {"compile": True}},
+    {"trainer": {"deterministic": True}},
 ]
 
 

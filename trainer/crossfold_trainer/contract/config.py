@@ -61,6 +61,15 @@ class FoldMethod(StrEnum):
     NONE = "None"
 
 
+class Precision(StrEnum):
+    """In which numbers a model computes."""
+
+    AUTO = "Auto"
+    FP32 = "FP32"
+    BF16_MIXED = "BF16Mixed"
+    FP16_MIXED = "FP16Mixed"
+
+
 class SecretRef(Model):
     """A Secret in the same namespace."""
 
@@ -240,9 +249,17 @@ class TrainerSpec(Model):
     num_workers: Annotated[int, Field(ge=0, le=64)] = 0
     """Worker processes that load data; 0 loads in the training process."""
     limit_train_batches: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    """Train on at most this many batches per epoch (for trying things out); null: all."""
+    """Train on at most this many batches per epoch, but one step (for trying things out); null: all."""
     limit_val_batches: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Validate on at most this many batches (for trying things out); null: all."""
+    accumulate_grad_batches: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Batches whose gradients make one optimiser step: it counts batch_size times this many patches."""
+    precision: Precision = Precision.AUTO
+    """Auto (BF16Mixed on a GPU that has it, else FP32), FP32 (no TF32 either), BF16Mixed or FP16Mixed (GPU only)."""
+    compile: bool = False
+    """Compile the model (torch.compile): a slow first step, faster ones after it; the image needs a C++ compiler."""
+    deterministic: bool = False
+    """Use only operations that repeat bit for bit on the same kind of GPU; slower, and some models have none."""
     detect_anomaly: bool = False
     """Stop with a traceback at the operation that makes a NaN in the backward pass; slow."""
 

@@ -1,0 +1,128 @@
+"""One optimiser step: forward and backward over the micro-batches of a batch, then the update.
+
+Nothing here reads a number back from the device: the step only queues work, and the device never waits for Python.
+Shapes: x (B, C, H, W) float32, y (B, H, W) uint8, logits (B, H, W).
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from crossfold_trainer.losses import valid_pixels
+from crossfold_trainer.metrics import PixelMetrics
+from crossfold_trainer.precision import Numerics
+
+MicroBatch = tuple[Tensor, Tensor]
+LossSum = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(logits, y) -> the loss summed over the valid pixels, and their number."""
+
+
+class TrainStep:
+    """Computes steps. Owns the gradient scaler and the metrics of the epoch under way."""
+
+    def __init__(
+        self, model: nn.Module, optimiser: torch.optim.Optimizer, loss_sum: LossSum, numerics: Numerics
+    ) -> None:
+        """Take over a model on its device and the optimiser of its parameters."""
+        self._model = model
+        self._optimiser = optimiser
+        self._loss_sum = loss_sum
+        self._numerics = numerics
+        self.scaler = numerics.scaler()
+        self.metrics: PixelMetrics
+
+    def __call__(self, batch: Sequence[MicroBatch]) -> Tensor:
+        """Train on one batch, given as its micro-batches, and return its loss (a scalar on the device).
+
+        The loss is the mean over the valid pixels of the whole batch: how a batch is cut changes neither it nor its
+        gradient, whatever the shares of ignored pixels are. A batch without a valid pixel has loss 0 and gradient 0.
+        """
+        pixels = torch.stack([valid_pixels(y) for _, y in batch]).sum().clamp(min=1)
+        self._optimiser.zero_grad(set_to_none=True)
+        losses = [self._backward(x, y, pixels) for x, y in batch]
+        self.scaler.step(self._optimiser)
+        self.scaler.update()
+        return torch.stack(losses).sum()
+
+    def _backward(self, x: Tensor, y: Tensor, pixels: Tensor) -> Tensor:
+        with self._numerics.autocast():
+            logits = self._model(x.contiguous(memory_format=torch.channels_last))
+        total, counted = self._loss_sum(logits, y)
+        loss = total / pixels
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            self.metrics.update(logits.detach().float().sigmoid(), y, total.detach(), counted)
+        return loss.detach()
+
+
+class Reading(NamedTuple):
+    """A loss that has arrived on the host."""
+
+    step: int
+    loss: float
+
+
+class LossReader:
+    """Brings losses to the host without making the device wait.
+
+    On a GPU a loss is copied behind the work that is queued, and read once it has arrived: some steps later. Whether
+    a loss was ever non-finite is kept on the device for every step and travels with each reading.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        """Nothing is under way."""
+        self._device = device
+        self._cuda = device.type == "cuda"
+        self._first_bad = torch.full((), -1.0, dtype=torch.float64, device=device)
+        self._bad_loss = torch.zeros((), dtype=torch.float64, device=device)
+        self._under_way: deque[tuple[int, Tensor, torch.cuda.Event | None]] = deque()
+        self.bad: Reading | None = None
+        """The first step with a non-finite loss that has arrived."""
+
+    def watch(self, step: int, loss: Tensor) -> None:
+        """Note, on the device, whether this step's loss is the first non-finite one."""
+        loss = loss.double()
+        first = ~torch.isfinite(loss) & (self._first_bad < 0)
+        self._first_bad = torch.where(first, float(step), self._first_bad)
+        self._bad_loss = torch.where(first, loss, self._bad_loss)
+
+    def send(self, step: int, loss: Tensor) -> None:
+        """Send this step's loss on its way."""
+        values = torch.stack([loss.double(), self._first_bad, self._bad_loss])
+        if not self._cuda:
+            self._under_way.append((step, values, None))
+            return
+        host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+        host.copy_(values, non_blocking=True)
+        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        arrived.record()
+        self._under_way.append((step, host, arrived))
+
+    def arrived(self) -> Iterator[Reading]:
+        """The losses that have arrived since, in order; the device is not waited for."""
+        while self._under_way:
+            event = self._under_way[0][2]
+            if event is not None and not event.query():  # type: ignore[no-untyped-call]
+                return
+            yield self._take()
+
+    def finish(self) -> Iterator[Reading]:
+        """All losses that are under way; afterwards `bad` is known for every step. Waits for the device."""
+        self.send(-1, self._bad_loss)
+        while self._under_way:
+            event = self._under_way[0][2]
+            if event is not None:
+                event.synchronize()
+            reading = self._take()
+            if reading.step >= 0:
+                yield reading
+
+    def _take(self) -> Reading:
+        step, values, _ = self._under_way.popleft()
+        loss, first_bad, bad_loss = values.tolist()
+        if first_bad >= 0 and self.bad is None:
+            self.bad = Reading(int(first_bad), bad_loss)
+        return Reading(step, loss)
