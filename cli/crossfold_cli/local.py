@@ -4,10 +4,11 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -16,7 +17,7 @@ from crossfold_cli.display import Display
 from crossfold_cli.errors import UsageError
 from crossfold_cli.progress import LogFollower, Progress
 from crossfold_cli.view import Node, node_of
-from crossfold_operator import observe, problems
+from crossfold_operator import problems
 from crossfold_operator.api.crossvalidation import CrossValidationSpec
 from crossfold_operator.api.trainrun import TrainRunSpec
 from crossfold_operator.api.tune import TuneSpec
@@ -27,8 +28,9 @@ from crossfold_operator.cluster.kubelet import DEFAULT_COMMAND
 from crossfold_operator.cluster.local import LocalCluster
 from crossfold_operator.cluster.slots import Slot
 from crossfold_operator.names import Condition, Kind, Reason
+from crossfold_operator.observe.metadata import wakes
 from crossfold_operator.queue import WorkQueue
-from crossfold_operator.reconcile import Reconciler
+from crossfold_operator.reconcile.reconciler import Reconciler
 from crossfold_operator.settings import Settings
 
 IMAGE = "local"
@@ -185,7 +187,7 @@ class LocalRun:
     # What happens meanwhile -----------------------------------------------------------------------------------------
 
     def _on_change(self, obj: Obj) -> None:
-        for key in observe.wakes(obj):
+        for key in wakes(obj):
             self._queue.add(Key(*key))
 
     def _on_event(self, key: Key, warning: bool, reason: str, message: str) -> None:
@@ -212,11 +214,11 @@ class LocalRun:
         root = self._cluster.get(self._key)
         return None if root is None else node_of(root, self._cluster.children, self._progress)
 
-    def _progress(self, run: observe.Obj) -> Progress | None:
+    def _progress(self, run: Mapping[str, Any]) -> Progress | None:
         log = self._log_of(run)
         return None if log is None else self._logs.progress(log)
 
-    def _log_of(self, run: observe.Obj) -> Path | None:
+    def _log_of(self, run: Mapping[str, Any]) -> Path | None:
         """The log of the latest attempt of a TrainRun."""
         name = (run.get("status") or {}).get("job")
         job = self._cluster.get(Key(Kind.JOB, self._key.namespace, name)) if name else None

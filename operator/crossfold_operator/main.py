@@ -16,13 +16,14 @@ from typing import Any
 import kopf
 import pydantic
 
-from crossfold_operator import handlers, logs, metrics, names, observe
+from crossfold_operator import handlers, logs, metrics, names
 from crossfold_operator.cluster.base import Key, Obj, Unavailable
 from crossfold_operator.cluster.client import ApiServer, wait_until_reachable
 from crossfold_operator.cluster.kubernetes import KubernetesCluster
 from crossfold_operator.leader import Leader, LeaseLost
+from crossfold_operator.observe.metadata import wakes
 from crossfold_operator.queue import WorkQueue
-from crossfold_operator.reconcile import Reconciler
+from crossfold_operator.reconcile.reconciler import Reconciler
 from crossfold_operator.server import Health, serve
 from crossfold_operator.settings import Settings
 
@@ -153,7 +154,7 @@ async def work(server: ApiServer, settings: Settings, health: Health, stopping: 
     """Reconcile until it is time to stop. All state is made here: a new term of leadership starts from nothing."""
 
     def on_change(obj: Obj) -> None:
-        for key in observe.wakes(obj):
+        for key in wakes(obj):
             queue.add(Key(*key))
 
     cluster = KubernetesCluster(

@@ -114,7 +114,7 @@ class Reason(StrEnum):
     ACCEPTED = "Accepted"
     INVALID_SPEC = "InvalidSpec"
     SUSPENDED = "Suspended"
-    RESUMED = "Resumed"
+    NOT_SUSPENDED = "NotSuspended"
     AS_EXPECTED = "AsExpected"
     IN_PROGRESS = "InProgress"
     MAX_TRIALS_REACHED = "MaxTrialsReached"
@@ -144,6 +144,7 @@ class Reason(StrEnum):
     JOB_CREATED = "JobCreated"
     RETRYING = "Retrying"
     PREEMPTED = "Preempted"
+    RESUMED = "Resumed"
     NEW_BEST = "NewBest"
     TRIAL_FINISHED = "TrialFinished"
 

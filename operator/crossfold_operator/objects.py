@@ -10,7 +10,7 @@ from crossfold_operator.api.template import TemplateSpec
 from crossfold_operator.api.trainrun import TrainRunSpec
 from crossfold_operator.api.tune import TuneSpec
 from crossfold_operator.names import API_VERSIONS, CONTAINER, Kind
-from crossfold_operator.observe import FAILURE_RULES
+from crossfold_operator.observe.attempts import FAILURE_RULES
 from crossfold_trainer.contract.base import Model
 from crossfold_trainer.contract.config import (
     CONFIG_VARIABLE,

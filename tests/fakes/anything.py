@@ -5,9 +5,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from crossfold_operator import names, observe
+from crossfold_operator import names
 from crossfold_operator.crdgen import schema_of
 from crossfold_operator.names import Kind
+from crossfold_operator.observe.attempts import FAILURE_RULES
 
 Obj = dict[str, Any]
 Schema = Mapping[str, Any]
@@ -238,4 +239,4 @@ def job_statuses() -> st.SearchStrategy[Obj]:
     )
 
 
-assert len(observe.FAILURE_RULES) == 4, "the rule texts go up to the last rule and beyond"
+assert len(FAILURE_RULES) == 4, "the rule texts go up to the last rule and beyond"

@@ -12,11 +12,11 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-from crossfold_operator import observe
 from crossfold_operator.cluster import admission
 from crossfold_operator.cluster.base import Creation, Key, Obj, Refused, Unavailable, WarningEvent, key_of
 from crossfold_operator.cluster.cache import Cache, controller_uid
 from crossfold_operator.names import OWN_KINDS, Kind
+from crossfold_operator.observe.metadata import wakes
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -266,7 +266,7 @@ class MemoryCluster:
         return self.cache.get(key_of(obj)) or obj
 
     def _wake(self, obj: Obj) -> None:
-        for key in observe.wakes(obj):
+        for key in wakes(obj):
             self.woken[Key(*key)] = None
 
     def _dependents(self, uid: str) -> list[Key]:

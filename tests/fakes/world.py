@@ -9,7 +9,7 @@ from typing import Any
 from crossfold_operator import names
 from crossfold_operator.cluster.base import Key, Obj, Unavailable, key_of
 from crossfold_operator.names import Kind
-from crossfold_operator.reconcile import Reconciler
+from crossfold_operator.reconcile.reconciler import Reconciler
 from crossfold_operator.settings import Settings
 from crossfold_trainer.contract.config import RunConfig
 from crossfold_trainer.contract.result import RunResult

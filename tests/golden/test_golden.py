@@ -17,7 +17,7 @@ import yaml
 from crossfold_operator.cluster import admission
 from crossfold_operator.cluster.base import Obj, key_of
 from crossfold_operator.names import OWN_KINDS, Kind
-from crossfold_operator.reconcile import Reconciler
+from crossfold_operator.reconcile.reconciler import Reconciler
 from crossfold_operator.settings import Settings
 from tests.fakes.memory_cluster import MemoryCluster
 from tests.fakes.world import config_of, result_of

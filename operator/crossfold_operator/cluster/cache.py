@@ -4,7 +4,7 @@ from collections import OrderedDict, defaultdict
 
 from crossfold_operator.cluster.base import Key, Obj, key_of
 from crossfold_operator.names import Kind
-from crossfold_operator.observe import controller_of
+from crossfold_operator.observe.metadata import controller_of
 
 
 def controller_uid(obj: Obj) -> str:

@@ -5,11 +5,11 @@ import logging
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from crossfold_operator import names
 from crossfold_operator.cluster.base import Obj, Unavailable, WarningEvent
 from crossfold_operator.cluster.client import MERGE_PATCH, ApiError, ApiServer
+from crossfold_operator.times import timestamp
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class EventRecorder:
 
 def _event(regarding: Obj, *, warning: bool, reason: str, message: str) -> Obj:
     meta = regarding["metadata"]
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    now = timestamp()
     digest = hashlib.sha256("\0".join((meta["uid"], reason, message)).encode()).hexdigest()[:16]
     return {
         "apiVersion": "v1",

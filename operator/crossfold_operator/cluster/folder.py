@@ -7,24 +7,19 @@ import os
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from crossfold_operator.cluster.base import Key, Obj, OnChange, key_of
 from crossfold_operator.cluster.cache import Cache, version_of
 from crossfold_operator.names import PLURALS, Kind
+from crossfold_operator.times import timestamp
 
 logger = logging.getLogger(__name__)
 
 
 class FolderError(Exception):
     """The folder cannot be used; says why, and what to do."""
-
-
-def timestamp() -> str:
-    """Now, as Kubernetes writes it."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def merge_patch(target: Any, patch: Any) -> Any:

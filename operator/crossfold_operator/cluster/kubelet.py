@@ -15,9 +15,10 @@ from typing import IO, Any
 
 from crossfold_operator.cluster import jobs
 from crossfold_operator.cluster.base import Key, Obj, key_of
-from crossfold_operator.cluster.folder import Folder, timestamp
+from crossfold_operator.cluster.folder import Folder
 from crossfold_operator.cluster.slots import Slot, SlotPool
 from crossfold_operator.names import Kind
+from crossfold_operator.times import timestamp
 from crossfold_trainer.contract.config import CREDENTIALS_VARIABLE, TERMINATION_VARIABLE
 from crossfold_trainer.contract.result import MESSAGE_LIMIT
 

@@ -12,10 +12,11 @@ from typing import IO, Any
 from crossfold_operator.cluster.admission import admit
 from crossfold_operator.cluster.base import Creation, Key, Obj, OnChange, Refused, WarningEvent, key_of
 from crossfold_operator.cluster.cache import controller_uid
-from crossfold_operator.cluster.folder import Folder, FolderError, merge_patch, timestamp
+from crossfold_operator.cluster.folder import Folder, FolderError, merge_patch
 from crossfold_operator.cluster.kubelet import DEFAULT_COMMAND, Kubelet
 from crossfold_operator.cluster.slots import Slot, SlotPool
 from crossfold_operator.names import OWN_KINDS, Kind
+from crossfold_operator.times import timestamp
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from crossfold_operator.names import CrossValidationPhase, TrainRunPhase
-from crossfold_operator.observe import Run
+from crossfold_operator.observe.runs import Run
 
 Unit = tuple[int, int]
 """(fold, seed)."""

@@ -7,7 +7,8 @@ from datetime import datetime
 from crossfold_operator.api.fields import GpuSeconds, RetriesSpec, Usage
 from crossfold_operator.api.trainrun import TrainRunSpec, TrainRunStatus
 from crossfold_operator.names import TERMINAL_TRAIN_RUN, Reason
-from crossfold_operator.observe import Attempt, AttemptState, Failure, seconds_between
+from crossfold_operator.observe.attempts import Attempt, AttemptState, Failure
+from crossfold_operator.times import seconds_between
 from crossfold_trainer.contract.result import FailureClass, RunResult
 
 MAX_ATTEMPTS = 99

@@ -10,7 +10,8 @@ from typing import Any
 
 from crossfold_operator.api.tune import TuneSpec
 from crossfold_operator.names import CrossValidationPhase, Reason
-from crossfold_operator.observe import Run, Trial
+from crossfold_operator.observe.runs import Run
+from crossfold_operator.observe.trials import Trial
 from crossfold_operator.plan.crossvalidation import Unit, due
 from crossfold_operator.search.history import Trial as SearchTrial
 from crossfold_operator.search.history import TrialState
@@ -128,8 +129,8 @@ def verdict(spec: TuneSpec, trials: Sequence[Trial], asked: int, *, exhausted: b
     """Whether the Tune is over, and why; None while there is something to do."""
     ended = [trial for trial in trials if trial.terminal]
     misconfigured = [trial for trial in ended if trial.phase is CrossValidationPhase.FAILED and trial.config_failure]
-    # A trial that was stopped says nothing: those that were under way are, once this verdict is reached.
-    told = [trial for trial in ended if trial.phase not in (CrossValidationPhase.STOPPED, CrossValidationPhase.PRUNED)]
+    # A trial that was told to stop says nothing: those under way are, once this verdict is reached, and may end well.
+    told = [trial for trial in ended if not trial.stopping and trial.phase is not CrossValidationPhase.STOPPED]
     if len(misconfigured) >= min(CONFIG_FAILURES, spec.max_trials) and len(misconfigured) == len(told):
         message = f"the first {len(misconfigured)} trials all failed: {misconfigured[0].config_failure}"
         return Verdict(True, Reason.CONFIG_ERROR, message)

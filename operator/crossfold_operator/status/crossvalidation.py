@@ -17,7 +17,7 @@ from crossfold_operator.names import (
     Reason,
     TrainRunPhase,
 )
-from crossfold_operator.observe import Run, finite
+from crossfold_operator.observe.runs import Run, finite
 from crossfold_operator.plan import crossvalidation as cv_plan
 from crossfold_operator.status.facts import (
     Fact,
@@ -66,7 +66,7 @@ def cross_validation_status(
     complete = phase is CrossValidationPhase.COMPLETE
     facts = [
         valid([]),
-        Fact(Condition.SUSPENDED, spec.suspend, Reason.SUSPENDED if spec.suspend else Reason.RESUMED),
+        Fact(Condition.SUSPENDED, spec.suspend, Reason.SUSPENDED if spec.suspend else Reason.NOT_SUSPENDED),
         degraded or Fact(Condition.DEGRADED, False, Reason.AS_EXPECTED),
         Fact(Condition.COMPLETE, complete, Reason.ALL_RUNS_SUCCEEDED if complete else Reason.IN_PROGRESS),
         Fact(

@@ -14,7 +14,8 @@ from crossfold_operator.names import (
     Reason,
     TrainRunPhase,
 )
-from crossfold_operator.observe import Run
+from crossfold_operator.observe.runs import Run
+from crossfold_operator.times import timestamp
 
 MOST_METRICS = 64
 """Metrics that a status holds."""
@@ -41,7 +42,7 @@ def conditions(
     for fact in facts:
         text = "True" if fact.status else "False"
         old = before.get(fact.type)
-        since = old.last_transition_time if old and old.status == text else now.strftime("%Y-%m-%dT%H:%M:%SZ")
+        since = old.last_transition_time if old and old.status == text else timestamp(now)
         out.append(
             ConditionStatus(
                 type=fact.type,

@@ -17,7 +17,7 @@ from crossfold_operator.names import (
     Reason,
     TrainRunPhase,
 )
-from crossfold_operator.observe import Attempt, AttemptState
+from crossfold_operator.observe.attempts import Attempt, AttemptState
 from crossfold_operator.plan import trainrun as run_plan
 from crossfold_operator.status.facts import Fact, conditions, decimal, decimals, short, valid
 from crossfold_trainer.contract.config import RunConfig

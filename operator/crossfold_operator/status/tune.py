@@ -3,9 +3,6 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from crossfold_operator.api.crossvalidation import (
-    CrossValidationStatus,
-)
 from crossfold_operator.api.tune import (
     BestTrial,
     RunCounts,
@@ -23,7 +20,8 @@ from crossfold_operator.names import (
     TrainRunPhase,
     TunePhase,
 )
-from crossfold_operator.observe import Run, Trial
+from crossfold_operator.observe.runs import Run
+from crossfold_operator.observe.trials import Ended, Trial
 from crossfold_operator.plan import tune as tune_plan
 from crossfold_operator.status.facts import (
     Fact,
@@ -73,10 +71,10 @@ def tune_status(
     """
     over = tune_plan.verdict(spec, trials, asked, exhausted=exhausted)
     runs = [run for trial in trials for run in trial.runs]
-    finished = [CrossValidationStatus.model_validate(dict(t.status)) for t in trials if t.terminal]
+    finished = [trial.ended for trial in trials if trial.ended is not None]
     counts = _all_runs(runs, finished)
     trial_counts = _trial_counts(trials, asked)
-    usage = total([*(run.record.usage for run in runs), *(status.usage for status in finished)])
+    usage = total([*(run.record.usage for run in runs), *(ended.usage for ended in finished)])
     ranking = _ranking(spec.objective, trials)
     best = _best(ranking[0], artifact_uri) if ranking else None
     degraded = _tune_degraded(previous, trials, runs, degraded)
@@ -85,7 +83,7 @@ def tune_status(
     message = over.message if over else (degraded.message if degraded and degraded.status else "")
     facts = [
         valid([]),
-        Fact(Condition.SUSPENDED, spec.suspend, Reason.SUSPENDED if spec.suspend else Reason.RESUMED),
+        Fact(Condition.SUSPENDED, spec.suspend, Reason.SUSPENDED if spec.suspend else Reason.NOT_SUSPENDED),
         degraded or Fact(Condition.DEGRADED, False, Reason.AS_EXPECTED),
         Fact(
             Condition.COMPLETE,
@@ -100,14 +98,13 @@ def tune_status(
             over.message if over and over.failed else "",
         ),
     ]
-    digests = [status.data_digest for status in finished if status.data_digest]
     ended = trial_counts.complete + trial_counts.failed + trial_counts.unstable + trial_counts.stopped
     return TuneStatus(
         observed_generation=generation,
         phase=phase,
         conditions=conditions(previous.conditions, facts, now, generation),
         image=previous.image,
-        data_digest=previous.data_digest or next(iter(digests), ""),
+        data_digest=previous.data_digest or next((ended.data_digest for ended in finished if ended.data_digest), ""),
         search=SearchStatus(sampler=sampler, exhausted=exhausted),
         trials=trial_counts,
         runs=counts,
@@ -141,14 +138,14 @@ def _tune_phase(
     return TunePhase.RUNNING if trials or counts.running else TunePhase.PENDING
 
 
-def _all_runs(runs: Sequence[Run], finished: Sequence[CrossValidationStatus]) -> RunCounts:
+def _all_runs(runs: Sequence[Run], finished: Sequence[Ended]) -> RunCounts:
     active = run_counts(runs)
     return active.model_copy(
         update={
-            "succeeded": active.succeeded + sum(s.succeeded for s in finished),
-            "failed": active.failed + sum(s.failed for s in finished),
-            "stopped": active.stopped + sum(r.phase is TrainRunPhase.STOPPED for s in finished for r in s.runs),
-            "preemptions": active.preemptions + sum(s.preemptions for s in finished),
+            "succeeded": active.succeeded + sum(ended.succeeded for ended in finished),
+            "failed": active.failed + sum(ended.failed for ended in finished),
+            "stopped": active.stopped + sum(ended.stopped for ended in finished),
+            "preemptions": active.preemptions + sum(ended.preemptions for ended in finished),
         }
     )
 
@@ -182,11 +179,10 @@ def _brief(trial: Trial) -> TrialBrief:
 
 
 def _best(trial: Trial, artifact_uri: str) -> BestTrial:
-    status = CrossValidationStatus.model_validate(dict(trial.status))
     return BestTrial(
         **_brief(trial).model_dump(by_alias=False),
         parameters=dict(trial.parameters),
-        metrics=status.metrics,
+        metrics=dict(trial.ended.metrics) if trial.ended else {},
         artifact_uri=f"{artifact_uri}/{trial.name}",
     )
 
@@ -202,7 +198,7 @@ def _tune_degraded(
             return Fact(Condition.DEGRADED, True, Reason.CONFIG_ERROR, f"{trial.name}: {message}")
     known = previous.data_digest
     for trial in trials:
-        seen = str(trial.status.get("dataDigest", "")) if trial.terminal else ""
+        seen = trial.ended.data_digest if trial.ended else ""
         known = known or seen
         if seen and seen != known:
             text = (

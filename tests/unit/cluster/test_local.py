@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from crossfold_operator import observe
 from crossfold_operator.cluster.base import Key, Obj, Refused, key_of
 from crossfold_operator.cluster.folder import FolderError, merge_patch
 from crossfold_operator.cluster.local import LocalCluster
 from crossfold_operator.cluster.slots import Slot, gpus, slots
 from crossfold_operator.names import CONTAINER, Kind
+from crossfold_operator.observe.attempts import classify
 from crossfold_trainer.contract.result import FailureClass
 
 RUN: Obj = {
@@ -184,7 +184,7 @@ async def test_a_job_that_fails(
     assert state(pod)["reason"] == "Error"
     if reason == "PodFailurePolicy":
         assert condition["message"].startswith(f"Container trainer for pod default/{pod['metadata']['name']} failed")
-    assert observe.classify(condition, pod).failure_class is failure_class
+    assert classify(condition, pod).failure_class is failure_class
 
 
 async def test_the_last_lines_of_the_log_take_the_place_of_a_message(local: Local) -> None:
@@ -236,7 +236,7 @@ async def test_a_deadline(local: Local) -> None:
     created = await local.start(STUBBORN, activeDeadlineSeconds=1, grace=1)
     condition = await local.ended(created)
     assert (condition["type"], condition["reason"]) == ("Failed", "DeadlineExceeded")
-    assert observe.classify(condition, local.pod(created)).failure_class is FailureClass.TIMEOUT
+    assert classify(condition, local.pod(created)).failure_class is FailureClass.TIMEOUT
 
 
 async def test_a_program_that_does_not_exist_keeps_the_pod_waiting(local: Local) -> None:
@@ -292,7 +292,7 @@ async def test_a_deleted_pod_fails_its_job(local: Local) -> None:
     pod = local.pod(created)
     await local.cluster.delete(key_of(pod), pod["metadata"]["uid"])
     condition = await local.ended(created)
-    assert observe.classify(condition, None).failure_class is FailureClass.PREEMPTED
+    assert classify(condition, None).failure_class is FailureClass.PREEMPTED
     assert local.now(pod) is None
 
 
@@ -423,7 +423,7 @@ async def test_a_clean_stop_before_the_trainer_can_save_is_a_preemption_too(tmp_
     await local.cluster.stop()
     condition = await local.ended(created)
     assert condition["message"].endswith("has condition DisruptionTarget matching FailJob rule at index 3")
-    assert observe.classify(condition, local.pod(created)).failure_class is FailureClass.PREEMPTED
+    assert classify(condition, local.pod(created)).failure_class is FailureClass.PREEMPTED
 
 
 CRASHING = """
@@ -461,7 +461,7 @@ async def test_after_a_crash_the_orphan_is_ended_and_its_job_was_disrupted(tmp_p
     (stored,) = local.cluster.all(Kind.JOB)
     condition = await local.ended(stored)
     assert condition["message"].endswith("has condition DisruptionTarget matching FailJob rule at index 3")
-    assert observe.classify(condition, local.pod(stored)).failure_class is FailureClass.PREEMPTED
+    assert classify(condition, local.pod(stored)).failure_class is FailureClass.PREEMPTED
     await local.cluster.stop()
 
 

@@ -5,7 +5,7 @@ import pytest
 from crossfold_operator.api.crossvalidation import RunRecord
 from crossfold_operator.names import CrossValidationPhase as Phase
 from crossfold_operator.names import TrainRunPhase
-from crossfold_operator.observe import Run
+from crossfold_operator.observe.runs import Run
 from crossfold_operator.plan.crossvalidation import Unit, due, phase_of, spoilt
 from crossfold_trainer.contract.config import CrossValidationSpec
 

@@ -9,7 +9,7 @@ import pytest
 from crossfold_operator.api.fields import RetriesSpec
 from crossfold_operator.api.trainrun import TrainRunSpec, TrainRunStatus
 from crossfold_operator.names import Reason
-from crossfold_operator.observe import Attempt, AttemptState, Failure, Waiting
+from crossfold_operator.observe.attempts import Attempt, AttemptState, Failure, Waiting
 from crossfold_operator.plan.trainrun import MAX_ATTEMPTS, History, TrainRunPlan, history, plan, stuck_failure, verdict
 from crossfold_trainer.contract.result import FailureClass, RunResult
 from tests.fakes.world import train_run

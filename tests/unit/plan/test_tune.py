@@ -8,7 +8,8 @@ import pytest
 from crossfold_operator.api.crossvalidation import RunRecord
 from crossfold_operator.api.tune import TuneSpec
 from crossfold_operator.names import CrossValidationPhase, Reason, TrainRunPhase
-from crossfold_operator.observe import Run, Trial
+from crossfold_operator.observe.runs import Run
+from crossfold_operator.observe.trials import Trial
 from crossfold_operator.plan.tune import failed_trials, history, plan, verdict
 from crossfold_operator.search.history import Trial as SearchTrial
 from crossfold_operator.search.history import TrialState
@@ -35,7 +36,6 @@ def run(fold: int, phase: str = "Running", failure: str = "") -> Run:
 
 
 def trial(number: int, phase: str = "Running", runs: Sequence[Run] = (), *, config: bool = False, **more: Any) -> Trial:
-    records = [run(0, "Failed", "Config").record.model_dump(by_alias=True, mode="json")] if config else []
     return Trial(
         number=number,
         name=f"t-cv{number}",
@@ -44,7 +44,7 @@ def trial(number: int, phase: str = "Running", runs: Sequence[Run] = (), *, conf
         parameters={"batch_size": number},
         runs=tuple(runs),
         score=0.5 if phase == "Complete" else None,
-        status={"runs": records},
+        config_failure="band red" if config else "",
         **more,
     )
 
@@ -187,6 +187,7 @@ def misconfigured(count: int) -> list[Trial]:
         ([*misconfigured(3), trial(3)], 4, {}, False, Reason.CONFIG_ERROR),
         ([*misconfigured(3), trial(3, STOPPED)], 4, {}, False, Reason.CONFIG_ERROR),
         ([*misconfigured(3), trial(3, COMPLETE)], 4, {}, False, None),
+        ([*misconfigured(3), trial(3, COMPLETE, stopping=True)], 4, {}, False, Reason.CONFIG_ERROR),
         ([*misconfigured(3), trial(3, FAILED)], 4, {}, False, None),
         (misconfigured(1), 1, {"maxTrials": 1}, False, Reason.CONFIG_ERROR),
         (misconfigured(2), 2, {"maxTrials": 2}, False, Reason.CONFIG_ERROR),

@@ -197,11 +197,11 @@ async def test_any_last_words(words: str, exit_code: int) -> None:
 
 def test_a_key_of_anything_is_understood() -> None:
     """What wakes a key never raises, whoever owns the object."""
-    from crossfold_operator import observe
+    from crossfold_operator.observe.metadata import wakes
 
     owner = {"apiVersion": "v1", "kind": "ReplicaSet", "name": "a", "uid": "b", "controller": True}
     for kind in Kind:
         meta = {"name": "x", "namespace": "n", "ownerReferences": [owner]}
         obj = {"apiVersion": API_VERSIONS[kind], "kind": str(kind), "metadata": meta}
         own = [key_of(obj)] if kind in OWN_KINDS else []
-        assert [Key(*key) for key in observe.wakes(obj)] == own
+        assert [Key(*key) for key in wakes(obj)] == own

@@ -177,18 +177,18 @@ async def test_tpe_asks_the_same_when_runs_end_in_the_same_order() -> None:
 
 async def test_tpe_is_told_of_every_trial_that_ended_before() -> None:
     """The parameters of each trial are those that a sampler with the trials so far would choose."""
-    from crossfold_operator.observe import trial as observe_trial
+    from crossfold_operator.observe.trials import read_trial
     from crossfold_operator.plan.tune import history
 
     cluster = MemoryCluster()
     world = World(cluster)
     cluster.apply(TPE)
     spec = TuneSpec.model_validate(TPE["spec"])
-    names_searched = [p.name for p in spec.parameters]
+    names_searched = frozenset(p.name for p in spec.parameters)
     asked: dict[int, Any] = {}
     while True:
         before = [
-            observe_trial(t, _number(t), names_searched, [])
+            read_trial(t, _number(t), names_searched, lambda uid: [])
             for t in sorted(cluster.of(Kind.CROSS_VALIDATION), key=_number)
         ]
         await world.settle()
@@ -196,7 +196,7 @@ async def test_tpe_is_told_of_every_trial_that_ended_before() -> None:
         if len(new) == 1:
             # Terminal phases are written in the same settling, before the next trial is asked.
             told = [
-                observe_trial(t, _number(t), names_searched, [])
+                read_trial(t, _number(t), names_searched, lambda uid: [])
                 for t in sorted(cluster.of(Kind.CROSS_VALIDATION), key=_number)[: len(before)]
             ]
             asked[len(before)] = ask(

@@ -415,6 +415,26 @@ async def test_a_tune_that_failed_for_its_configuration_stays_failed_while_its_o
     assert reasons(it.cluster, "t").count("ConfigError") <= 2
 
 
+async def test_a_tune_that_failed_for_its_configuration_stays_failed_when_a_run_in_flight_ends_well() -> None:
+    script: w.Script = lambda run, attempt: w.SUCCESS if run.startswith("t-cv3-") else w.CONFIG  # noqa: E731
+    it = world(tune(parallelism=4, crossValidation={"folds": 1, "foldMethod": "None"}), script=script)
+    await it.settle()
+    for act in (it.start, it.end):
+        for job in it.unfinished():
+            act(job)
+    # All four have ended; the Tune looks when three of its trials are known to.
+    for run in it.cluster.of(Kind.TRAIN_RUN):
+        await it.reconcile(key(Kind.TRAIN_RUN, run["metadata"]["name"]))
+    for trial in range(3):
+        await it.reconcile(key(Kind.CROSS_VALIDATION, f"t-cv{trial}"))
+    await it.reconcile(key(Kind.TUNE, "t"))
+    assert it.cluster.status(Kind.TUNE, "t")["phase"] == "Failed"
+    await it.run()
+    status = it.cluster.status(Kind.TUNE, "t")
+    assert phases(it.cluster, Kind.CROSS_VALIDATION)["t-cv3"] == "Complete"
+    assert (status["phase"], condition(status, "Failed")[1]) == ("Failed", "ConfigError")
+
+
 async def test_too_many_failed_trials_fail_the_tune_and_stop_what_runs() -> None:
     script: w.Script = lambda run, attempt: w.OOM_KILLED if "-f0s" in run else w.SUCCESS  # noqa: E731
     it = world(tune(maxFailedTrials=1, maxTrials=6, parallelism=6), script=script)

@@ -5,10 +5,17 @@ from typing import Any
 
 import pytest
 
-from crossfold_operator import observe
-from crossfold_operator.api.crossvalidation import RunRecord
-from crossfold_operator.names import Kind, Reason
-from crossfold_operator.observe import FAILURE_RULES, AttemptState, Obj, attempts, classify
+from crossfold_operator.names import Reason
+from crossfold_operator.observe.attempts import (
+    FAILURE_RULES,
+    MESSAGE_TAIL,
+    Attempt,
+    AttemptState,
+    classify,
+    explain,
+    read_attempts,
+)
+from crossfold_operator.observe.metadata import Obj
 from crossfold_trainer.contract.exits import Exit
 from crossfold_trainer.contract.result import FailureClass, RunResult
 
@@ -134,7 +141,7 @@ def test_the_end_of_a_log_is_kept() -> None:
     log = "start\n" * 1000 + "ValueError: the end"
     failure = classify(BACKOFF, pod({"exitCode": 1, "message": log}))
     assert failure.message.endswith("ValueError: the end")
-    assert len(failure.message) <= observe.MESSAGE_TAIL
+    assert len(failure.message) <= MESSAGE_TAIL
 
 
 # Attempts -------------------------------------------------------------------------------------------------------------
@@ -156,14 +163,18 @@ def result(**changes: Any) -> str:
     return RunResult.model_validate(content).message()
 
 
-def one(job_seen: Obj, *pods: Obj) -> observe.Attempt:
-    (seen,) = attempts("r", [job_seen], {job_seen["metadata"]["uid"]: pods}, DIGEST, NOW)
+def one(job_seen: Obj, *pods: Obj) -> Attempt:
+    (seen,) = read_attempts("r", [job_seen], {job_seen["metadata"]["uid"]: pods}, DIGEST, NOW)
     return seen
 
 
 def test_attempts_are_told_by_the_names_of_their_jobs() -> None:
     jobs = [job(name, uid=name) for name in ("r-a10", "r-a2", "r", "r-a02", "r-a1", "r-b", "rr", "r-a2-x")]
-    assert [(a.number, a.job) for a in attempts("r", jobs, {}, DIGEST, NOW)] == [(1, "r"), (2, "r-a2"), (10, "r-a10")]
+    assert [(a.number, a.job) for a in read_attempts("r", jobs, {}, DIGEST, NOW)] == [
+        (1, "r"),
+        (2, "r-a2"),
+        (10, "r-a10"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -315,128 +326,6 @@ def test_waiting(seen: Obj, reason: Reason | None, structural: bool | None, word
     ],
 )
 def test_explain(warnings: list[tuple[str, str]], reason: Reason | None, structural: bool | None) -> None:
-    waiting = observe.explain(one(job()), warnings).waiting
+    waiting = explain(one(job()), warnings).waiting
     assert (waiting.reason if waiting else None) == reason
     assert (waiting.structural if waiting else None) == structural
-
-
-# What a change wakes --------------------------------------------------------------------------------------------------
-
-OURS = "crossfold.dev/v1alpha1"
-
-
-def owned(kind: Kind, name: str, owner: tuple[str, str, str] | None = None, **labels: str) -> Obj:
-    meta: Obj = {"name": name, "namespace": "d", "labels": {f"crossfold.dev/{k}": v for k, v in labels.items()}}
-    if owner:
-        version, owner_kind, owner_name = owner
-        reference = {"apiVersion": version, "kind": owner_kind, "name": owner_name, "uid": "u", "controller": True}
-        meta["ownerReferences"] = [{**reference, "name": "other", "controller": False}, reference]
-    return {"kind": str(kind), "metadata": meta}
-
-
-@pytest.mark.parametrize(
-    ("obj", "keys"),
-    [
-        (owned(Kind.TUNE, "t"), [("Tune", "d", "t")]),
-        (owned(Kind.TUNE, "t", ("argoproj.io/v1", "Workflow", "w")), [("Tune", "d", "t")]),
-        (owned(Kind.CROSS_VALIDATION, "c"), [("CrossValidation", "d", "c")]),
-        (
-            owned(Kind.CROSS_VALIDATION, "c", (OURS, "Tune", "t"), tune="t"),
-            [("CrossValidation", "d", "c"), ("Tune", "d", "t")],
-        ),
-        (
-            owned(Kind.TRAIN_RUN, "r", (OURS, "CrossValidation", "c"), tune="t"),
-            [("TrainRun", "d", "r"), ("CrossValidation", "d", "c"), ("Tune", "d", "t")],
-        ),
-        (
-            owned(Kind.TRAIN_RUN, "r", (OURS, "CrossValidation", "c")),
-            [("TrainRun", "d", "r"), ("CrossValidation", "d", "c")],
-        ),
-        (owned(Kind.TRAIN_RUN, "r", tune="t"), [("TrainRun", "d", "r")]),
-        (owned(Kind.JOB, "r", (OURS, "TrainRun", "r")), [("TrainRun", "d", "r")]),
-        (owned(Kind.JOB, "r", ("batch/v1", "CronJob", "r")), []),
-        (owned(Kind.JOB, "r"), []),
-        (owned(Kind.POD, "r-x", ("batch/v1", "Job", "r"), **{"train-run": "r"}), [("TrainRun", "d", "r")]),
-        (owned(Kind.POD, "x"), []),
-    ],
-)
-def test_wakes(obj: Obj, keys: list[tuple[str, str, str]]) -> None:
-    assert observe.wakes(obj) == keys
-
-
-# Runs and trials ------------------------------------------------------------------------------------------------------
-
-
-def train_run(fold: int, phase: str, **status: Any) -> Obj:
-    meta = {"name": f"c-f{fold}s42", "uid": f"uid{fold}"}
-    return {"metadata": meta, "spec": {"fold": fold, "seed": 42}, "status": {"phase": phase, **status}}
-
-
-def record(fold: int, phase: str, **fields: Any) -> RunRecord:
-    return RunRecord.model_validate({"fold": fold, "seed": 42, "run": "remembered", "phase": phase, **fields})
-
-
-@pytest.mark.parametrize(
-    ("there", "remembered", "found"),
-    [
-        ([], [], []),
-        ([train_run(1, "Running"), train_run(0, "Queued")], [], [(0, "Queued", True), (1, "Running", True)]),
-        # A finished run that is gone is remembered; one that was under way is not: it is made again.
-        ([], [record(0, "Succeeded"), record(1, "Running")], [(0, "Succeeded", False)]),
-        ([], [record(0, "Failed"), record(1, "Stopped")], [(0, "Failed", False), (1, "Stopped", False)]),
-        # What is seen counts more than what is remembered.
-        ([train_run(0, "Failed")], [record(0, "Running")], [(0, "Failed", True)]),
-        ([train_run(0, "Succeeded")], [record(0, "Succeeded")], [(0, "Succeeded", True)]),
-        # A run that has ended has ended, also when somebody made its object again.
-        ([train_run(0, "Running")], [record(0, "Succeeded")], [(0, "Succeeded", False)]),
-    ],
-)
-def test_runs(there: list[Obj], remembered: list[RunRecord], found: list[tuple[int, str, bool]]) -> None:
-    runs = observe.runs(there, remembered)
-    assert [(r.record.fold, r.record.phase.value, bool(r.uid)) for r in runs] == found
-
-
-def test_a_run_in_brief() -> None:
-    content = {"score": "0.5", "stable": True, "values": {"val/loss": "0.5"}, "preemptions": 2, "dataDigest": "d"}
-    (done,) = observe.runs([train_run(0, "Succeeded", **content)], [])
-    assert (done.record.score, done.record.stable, done.record.values) == ("0.5", True, {"val/loss": "0.5"})
-    assert (done.record.preemptions, done.record.data_digest, done.terminal) == (2, "d", True)
-    # What is recorded after a stop is no score.
-    (stopped,) = observe.runs([train_run(0, "Stopped", **content)], [])
-    assert (stopped.record.score, stopped.record.stable, stopped.record.values) == (None, None, {})
-    failure = {"class": "Crash", "message": "x" * 2000}
-    (failed,) = observe.runs([train_run(0, "Failed", failure=failure)], [])
-    assert (failed.record.failure_class, len(failed.record.message)) == ("Crash", 512)
-    (retrying,) = observe.runs([train_run(0, "Running", failure=failure)], [])
-    assert (retrying.record.failure_class, retrying.record.message, retrying.terminal) == ("", "", False)
-    new = {"metadata": {"name": "c", "uid": "u", "deletionTimestamp": "2026-01-01T00:00:00Z"}}
-    new["spec"] = {"stop": {"reason": "Stopped"}, "suspend": True}  # type: ignore[assignment]
-    (fresh,) = observe.runs([new], [])
-    assert (fresh.record.phase.value, fresh.unit) == ("Queued", (0, 42))
-    assert (fresh.stopping, fresh.suspended, fresh.deleting) == (True, True, True)
-
-
-def test_a_trial() -> None:
-    cv: Obj = {
-        "metadata": {"name": "t-cv3", "uid": "u"},
-        "spec": {
-            "hyperparameters": [
-                {"name": "batch_size", "value": 8},
-                {"name": "bands"},
-                {"name": "gamma", "value": 0.5},
-            ]
-        },
-        "status": {
-            "phase": "Running",
-            "score": "0.5",
-            "runs": [{"fold": 1, "seed": 42, "run": "r", "phase": "Failed"}],
-        },
-    }
-    seen = observe.trial(cv, 3, ["batch-size", "bands"], [train_run(0, "Running")])
-    assert (seen.number, seen.name, seen.score, seen.std) == (3, "t-cv3", 0.5, None)
-    # Fixed hyperparameters are no part of the point.
-    assert seen.parameters == {"batch_size": 8, "bands": None}
-    assert [r.unit for r in seen.runs] == [(0, 42), (1, 42)]
-    over = {**cv, "status": {**cv["status"], "phase": "Failed"}}
-    assert observe.trial(over, 3, [], [train_run(0, "Running")]).runs == ()
-    assert observe.trial({**cv, "status": None}, 3, [], []).phase.value == "Pending"

@@ -1,0 +1,137 @@
+"""CrossValidations -> the trials of a Tune. Pure, but for what is remembered of the finished ones."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from crossfold_operator import names
+from crossfold_operator.api.crossvalidation import CrossValidationStatus, RunRecord
+from crossfold_operator.api.fields import MetricSummary, Usage
+from crossfold_operator.names import TERMINAL_CROSS_VALIDATION, CrossValidationPhase, TrainRunPhase
+from crossfold_operator.observe.metadata import Obj, is_deleting
+from crossfold_operator.observe.runs import Run, finite, read_runs
+from crossfold_trainer.contract.hyperparameters import canonical_name
+from crossfold_trainer.contract.result import FailureClass
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What counts of a trial that has ended."""
+
+    succeeded: int = 0
+    failed: int = 0
+    stopped: int = 0
+    preemptions: int = 0
+    usage: Usage = field(default_factory=Usage)
+    data_digest: str = ""
+    metrics: Mapping[str, MetricSummary] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A CrossValidation as its Tune sees it."""
+
+    number: int
+    name: str
+    uid: str
+    phase: CrossValidationPhase
+    parameters: Mapping[str, Any]
+    score: float | None = None
+    std: float | None = None
+    config_failure: str = ""
+    """Message of a run that failed for its configuration; empty when there is none."""
+    runs: tuple[Run, ...] = ()
+    """Its runs while it is under way; none once it is terminal."""
+    ended: Ended | None = None
+    """What became of its runs, once it is terminal."""
+    deleting: bool = False
+    stopping: bool = False
+    suspended: bool = False
+
+    @property
+    def terminal(self) -> bool:
+        """Whether it has ended for good."""
+        return self.phase in TERMINAL_CROSS_VALIDATION
+
+
+class TrialReader:
+    """Reads the trials of one Tune.
+
+    A trial that has ended is read once for each version of its CrossValidation, and its runs are not asked for: a look
+    at many finished trials costs little more than counting them.
+    """
+
+    def __init__(self, tune: str, parameter_names: Iterable[str]) -> None:
+        """Of the Tune: its name, and the hyperparameters of its search space (the others are no part of a point)."""
+        self._tune = tune
+        self._searched = frozenset(map(canonical_name, parameter_names))
+        self._finished: dict[str, tuple[str, Trial]] = {}
+
+    def read(self, cross_validations: Iterable[Obj], runs_of: Callable[[str], Iterable[Obj]]) -> list[Trial]:
+        """The trials by number.
+
+        Args:
+            cross_validations: what the Tune owns.
+            runs_of: the TrainRuns of a CrossValidation by its UID; asked for trials that are under way.
+        """
+        found: list[Trial] = []
+        finished: dict[str, tuple[str, Trial]] = {}
+        for obj in cross_validations:
+            uid, version = obj["metadata"]["uid"], obj["metadata"].get("resourceVersion", "")
+            known_version, trial = self._finished.get(uid, ("", None))
+            if trial is None or known_version != version:
+                number = names.trial_of(self._tune, obj["metadata"]["name"])
+                if number is None:
+                    continue
+                trial = read_trial(obj, number, self._searched, runs_of)
+            if trial.terminal:
+                finished[uid] = (version, trial)
+            found.append(trial)
+        self._finished = finished
+        return sorted(found, key=lambda trial: trial.number)
+
+
+def read_trial(obj: Obj, number: int, searched: frozenset[str], runs_of: Callable[[str], Iterable[Obj]]) -> Trial:
+    """One trial.
+
+    Args:
+        obj: its CrossValidation.
+        number: its number.
+        searched: canonical names of the hyperparameters of the search space.
+        runs_of: its TrainRuns by its UID (not asked for once it is terminal).
+    """
+    status = obj.get("status") or {}
+    phase = CrossValidationPhase(status.get("phase", CrossValidationPhase.PENDING))
+    uid = obj["metadata"]["uid"]
+    runs: Sequence[Run] = ()
+    ended: Ended | None = None
+    if phase in TERMINAL_CROSS_VALIDATION:
+        seen = CrossValidationStatus.model_validate(dict(status))
+        records = seen.runs
+        ended = Ended(
+            succeeded=seen.succeeded,
+            failed=seen.failed,
+            stopped=sum(record.phase is TrainRunPhase.STOPPED for record in records),
+            preemptions=seen.preemptions,
+            usage=seen.usage,
+            data_digest=seen.data_digest,
+            metrics=seen.metrics,
+        )
+    else:
+        runs = read_runs(runs_of(uid), [RunRecord.model_validate(r) for r in status.get("runs", ())])
+        records = [run.record for run in runs]
+    return Trial(
+        number=number,
+        name=obj["metadata"]["name"],
+        uid=uid,
+        phase=phase,
+        parameters={p["name"]: p.get("value") for p in obj["spec"].get("hyperparameters", ()) if p["name"] in searched},
+        score=finite(status.get("score")),
+        std=finite(status.get("std")),
+        config_failure=next((r.message for r in records if r.failure_class == FailureClass.CONFIG), ""),
+        runs=tuple(runs),
+        ended=ended,
+        deleting=is_deleting(obj),
+        stopping="stop" in obj["spec"],
+        suspended=obj["spec"].get("suspend", False),
+    )
