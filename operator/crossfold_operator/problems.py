@@ -13,6 +13,8 @@ from crossfold_trainer.contract.hyperparameters import canonical_name, name_prob
 
 MAX_PROBLEMS = 20
 """Problems that a condition lists."""
+MAX_RUNS = 300
+"""Runs of one trial."""
 
 
 def of_error(error: ValidationError) -> list[str]:
@@ -56,6 +58,8 @@ def _stale(spec: TuneSpec | CrossValidationSpec | TrainRunSpec) -> list[str]:
             space = space_of(spec.parameters)
             if spec.algorithm.name is AlgorithmName.GRID and space.size is None:
                 return ["spec.parameters: algorithm Grid needs every parameter to be Categorical or to have a step"]
+        if not isinstance(spec, TrainRunSpec) and len(spec.cross_validation.units) > MAX_RUNS:
+            return [f"spec.crossValidation: folds run times seeds must not exceed {MAX_RUNS}: lower one of them"]
         if isinstance(spec, TrainRunSpec) and spec.fold >= spec.folds:
             return ["spec.fold: must be below folds: folds are counted from 0"]
     except ValueError as error:

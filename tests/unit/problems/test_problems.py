@@ -74,6 +74,8 @@ def test_a_models_complaints_name_the_field() -> None:
         (Kind.TUNE, {"objective": {"metrics": [{"name": "val/Mine"}]}}, "val/Mine is unknown and must say its direction"),
         (Kind.TRAIN_RUN, {"objective": {"metrics": [{"name": "val/Mine"}]}}, "must say its direction"),
         (Kind.TRAIN_RUN, {"fold": 5}, "spec.fold: must be below folds"),
+        (Kind.TUNE, {"crossValidation": {"folds": 93, "randomSeeds": 14}}, "spec.crossValidation: folds run times"),
+        (Kind.CROSS_VALIDATION, {"crossValidation": {"folds": 31, "randomSeeds": 10}}, "must not exceed 300"),
         (Kind.TUNE, {"parameters": [{"name": "gamma", "type": "Float", "min": 0.1}]}, "needs min and max"),
         (Kind.TUNE, {"parameters": [{"name": "x-a", "type": "Float", "min": 2, "max": 1}]}, "min"),
         (Kind.TUNE, {"parameters": [{"name": "x-a", "type": "Float", "min": 0, "max": 1, "scale": "Log"}],
