@@ -108,6 +108,69 @@ def watch(
     raise typer.Exit(0 if good else 1)
 
 
+@app.command("import")
+def import_(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The other tool's file; - is stdin.")],
+    *,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="FORMAT", help="darts, wandb, katib or optimizationjob; default: what it looks like."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the Tune there; default: stdout.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the Tune; default: the source's.")] = "",
+    data: Annotated[str, typer.Option(metavar="URI", help="spec.data.uri: where the data set is.")] = "",
+    artifacts: Annotated[str, typer.Option(metavar="URI", help="spec.artifacts.uri: where runs write.")] = "",
+    metric: Annotated[str, typer.Option(help="The metric to optimise, such as val/JaccardIndex.")] = "",
+    max_trials: Annotated[int | None, typer.Option(min=1, help="spec.maxTrials; default: the source's.")] = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OLD=NEW", help="The source's hyperparameter OLD is NEW here; repeatable."),
+    ] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Leave the source's hyperparameter out; repeatable.")
+    ] = None,
+) -> None:
+    """Turn another tool's search into a Tune: darts, W&B, Katib, Kubeflow's OptimizationJob.
+
+    The manifest goes to stdout, remarks on how the source was read go to stderr.
+
+    Exit codes: 0 done, 2 not accepted.
+    """
+    from crossfold_cli.errors import UsageError  # noqa: PLC0415 -- as above
+    from crossfold_cli.importers.convert import convert  # noqa: PLC0415
+    from crossfold_cli.importers.tune import Options  # noqa: PLC0415
+
+    try:
+        pairs = dict(_pair(text) for text in rename or ())
+        options = Options(name, data, artifacts, metric, max_trials, pairs, frozenset(drop or ()))
+        text, notes = convert(file, source, options)
+        if output is not None:
+            try:
+                output.write_text(text, encoding="utf-8")
+            except OSError as error:
+                raise UsageError(f"{output} cannot be written: {error.strerror}") from error
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(_INVALID) from None
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    if output is None:
+        print(text, end="")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    from crossfold_cli.errors import UsageError  # noqa: PLC0415
+
+    old, sign, new = text.partition("=")
+    if not (old and sign and new):
+        raise UsageError(f"--rename {text} is no pair: write it as OLD=NEW, such as lr=learning_rate")
+    return old, new
+
+
 def _run(
     file: str, overlays: list[str], settings: list[str], *, slots: int | None, base: Path, dev: bool, watch: bool
 ) -> int:

@@ -11,11 +11,11 @@ from typing import Any
 
 import yaml
 
-_NUMBER = "tag:crossfold.dev,2026:number"
+NUMBER_TAG = "tag:crossfold.dev,2026:number"
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
 _INTEGER = re.compile(r"[-+]?(0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+|[0-9][0-9_]*)\Z")
 _NO_NUMBER = re.compile(r"([-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))\Z")
-_BOOLEANS = {
+BOOLEANS = {
     **dict.fromkeys(("y", "Y", "yes", "Yes", "YES", "on", "On", "ON", "true", "True", "TRUE"), True),
     **dict.fromkeys(("n", "N", "no", "No", "NO", "off", "Off", "OFF", "false", "False", "FALSE"), False),
 }
@@ -23,7 +23,7 @@ _LARGEST_WHOLE = 1e21
 """JSON writes greater floats with an exponent, so that they stay floats."""
 
 
-class _Loader(yaml.SafeLoader):
+class Loader(yaml.SafeLoader):
     """PyYAML's safe loader with kubectl's idea of plain words."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
@@ -44,7 +44,7 @@ class _Loader(yaml.SafeLoader):
         return out
 
 
-def _number(loader: _Loader, node: yaml.ScalarNode) -> int | float:
+def _number(loader: Loader, node: yaml.ScalarNode) -> int | float:
     text = str(loader.construct_scalar(node))
     if _NO_NUMBER.match(text):
         raise yaml.constructor.ConstructorError(None, None, f"JSON has no {text}", node.start_mark)
@@ -66,19 +66,24 @@ def number(text: str) -> int | float:
     return int(value) if value.is_integer() and abs(value) < _LARGEST_WHOLE else value
 
 
+def as_written(text: str) -> int | float:
+    """The number that a text stands for, a float wherever it has a fraction or an exponent: 1.0 is one, 1 is none."""
+    return number(text) if _INTEGER.match(text) else float(text.replace("_", ""))
+
+
 def _resolver(tag: str, pattern: str, first: str) -> None:
-    _Loader.add_implicit_resolver(tag, re.compile(rf"(?:{pattern})\Z"), list(first))
+    Loader.add_implicit_resolver(tag, re.compile(rf"(?:{pattern})\Z"), list(first))
 
 
-_resolver("tag:yaml.org,2002:bool", "|".join(_BOOLEANS), "yYnNoOtTfF")
+_resolver("tag:yaml.org,2002:bool", "|".join(BOOLEANS), "yYnNoOtTfF")
 _resolver("tag:yaml.org,2002:null", "~|null|Null|NULL|", "~nN")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"\Z"), [""])
+Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"\Z"), [""])
 _resolver("tag:yaml.org,2002:merge", "<<", "<")
-_resolver(_NUMBER, "|".join(p.pattern.removesuffix(r"\Z") for p in (_INTEGER, _FLOAT, _NO_NUMBER)), "-+.0123456789")
-_Loader.add_constructor(_NUMBER, _number)
-_Loader.add_constructor("tag:yaml.org,2002:float", _number)
-_Loader.add_constructor("tag:yaml.org,2002:int", _number)
-_Loader.add_constructor("tag:yaml.org,2002:bool", lambda _, node: _BOOLEANS[node.value])
+_resolver(NUMBER_TAG, "|".join(p.pattern.removesuffix(r"\Z") for p in (_INTEGER, _FLOAT, _NO_NUMBER)), "-+.0123456789")
+Loader.add_constructor(NUMBER_TAG, _number)
+Loader.add_constructor("tag:yaml.org,2002:float", _number)
+Loader.add_constructor("tag:yaml.org,2002:int", _number)
+Loader.add_constructor("tag:yaml.org,2002:bool", lambda _, node: BOOLEANS[node.value])
 
 
 def load_all(text: str) -> list[Any]:
@@ -88,10 +93,15 @@ def load_all(text: str) -> list[Any]:
         ValueError: the text is no YAML, or says what JSON cannot.
     """
     try:
-        return [document for document in yaml.load_all(text, Loader=_Loader) if document is not None]
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ValueError(f"{where}{error.problem or error}") from error
+        return [document for document in yaml.load_all(text, Loader=Loader) if document is not None]
     except yaml.YAMLError as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(explain(error)) from error
+
+
+def explain(error: yaml.YAMLError) -> str:
+    """What is wrong with a YAML text, and where."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return str(error)
+    mark = error.problem_mark
+    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    return f"{where}{error.problem or error}"

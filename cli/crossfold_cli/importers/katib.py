@@ -1,0 +1,174 @@
+"""A Katib Experiment (kubeflow.org/v1beta1). All its numbers are texts."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from crossfold_cli.importers.located import Located
+from crossfold_cli.importers.shape import (
+    Entry,
+    Metric,
+    Reading,
+    Search,
+    choices,
+    interval,
+    is_kind,
+    object_name,
+    only,
+    required,
+)
+
+TITLE = "Katib Experiment"
+KIND = "Experiment"
+API_VERSION = "kubeflow.org/v1beta1"
+
+_ALGORITHMS = {"random": "Random", "grid": "Grid", "tpe": "TPE", "multivariate-tpe": "TPE"}
+_SEED = "random_state"
+_TYPES = ("double", "int", "discrete", "categorical")
+_SCALES = {"": "", "unknown": "", "uniform": "", "logUniform": "Log"}
+_LEFT = {
+    "trialTemplate": "Crossfold's trainer runs; spec.template says how its pods look",
+    "metricsCollectorSpec": "Crossfold's trainer reports its metrics itself",
+    "resumePolicy": "a Tune goes on whenever spec.maxTrials is raised",
+    "earlyStopping": "a Tune's racing prunes across folds and seeds instead",
+}
+_DEFAULT_PARALLEL = 3
+"""Trials in parallel where an Experiment does not say."""
+
+
+def recognised(document: Located) -> bool:
+    """Whether this is an Experiment."""
+    return is_kind(document, KIND)
+
+
+def read(document: Located, reading: Reading) -> Search:
+    """Read an Experiment."""
+    top = document.mapping("the file")
+    name = object_name(top, reading)
+    spec: Mapping[str, Located] = {}
+    with reading.part():
+        version = required(document, top, "apiVersion", "an Experiment")
+        if version.content != API_VERSION:
+            raise version.error(f"apiVersion must be {API_VERSION}, not {version.plain!r}")
+    with reading.part():
+        spec = required(document, top, "spec", "an Experiment").mapping("spec")
+    entries, algorithm, seed, metric = [], "", None, None
+    counts: dict[str, int] = {}
+    for key, item in spec.items():
+        with reading.part():
+            match key:
+                case "parameters":
+                    for parameter in item.items("parameters"):
+                        with reading.part():
+                            entries.append(_entry(parameter))
+                case "objective":
+                    metric = _metric(item, reading)
+                case "algorithm":
+                    algorithm, seed = _algorithm(item, reading)
+                case "maxTrialCount" | "parallelTrialCount":
+                    counts[key] = item.count(key)
+                case "maxFailedTrialCount":
+                    counts[key] = item.count(key, least=0)
+                case "nasConfig":
+                    raise item.error(
+                        "nasConfig searches for an architecture: list the candidates as model_arch instead"
+                    )
+                case _:
+                    reading.left(item, f"'{key}'", _LEFT.get(key, "it has no counterpart"))
+    if spec and not entries and not reading.errors:
+        raise document.error("an Experiment needs parameters")
+    return Search(
+        entries=tuple(entries),
+        name=name,
+        metric=metric,
+        algorithm=algorithm,
+        seed=seed,
+        max_trials=counts.get("maxTrialCount"),
+        max_failed_trials=counts.get("maxFailedTrialCount"),
+        parallelism=counts.get("parallelTrialCount", _DEFAULT_PARALLEL),
+    )
+
+
+def _metric(item: Located, reading: Reading) -> Metric:
+    given = item.mapping("objective")
+    for key, value in given.items():
+        match key:
+            case "type" | "objectiveMetricName":
+                pass
+            case "goal":
+                reading.left(value, "objective.goal", "a Tune has no target")
+            case "additionalMetricNames":
+                reading.left(value, "objective.additionalMetricNames", "the trainer records all its metrics anyway")
+            case "metricStrategies":
+                reading.left(value, "objective.metricStrategies", "a run's score is that of the checkpoint it keeps")
+            case _:
+                raise value.error(f"objective has '{key}', which is not understood here")
+    goal = required(item, given, "type", "objective")
+    if goal.content not in ("minimize", "maximize"):
+        raise goal.error(f"objective.type must be minimize or maximize, not {goal.plain!r}")
+    name = required(item, given, "objectiveMetricName", "objective")
+    return Metric(name.text("objectiveMetricName"), maximize=goal.content == "maximize", line=name.line)
+
+
+def _algorithm(item: Located, reading: Reading) -> tuple[str, int | None]:
+    given = item.mapping("algorithm")
+    only(item, given, ("algorithmName", "algorithmSettings"), "algorithm")
+    name = required(item, given, "algorithmName", "algorithm")
+    if name.content not in _ALGORITHMS:
+        raise name.error(f"algorithm {name.plain!r} has no counterpart: use {', '.join(_ALGORITHMS)}")
+    seed = None
+    settings = given.get("algorithmSettings")
+    for setting in settings.items("algorithmSettings") if settings and settings.content else ():
+        pair = setting.mapping("an algorithm setting")
+        which = required(setting, pair, "name", "an algorithm setting").text("name")
+        if which == _SEED:
+            seed = _whole(required(setting, pair, "value", which), which)
+        else:
+            reading.left(setting, f"algorithm setting '{which}'", "it has no counterpart")
+    return _ALGORITHMS[str(name.content)], seed
+
+
+def _whole(item: Located, what: str) -> int:
+    value = item.number(what, texts=True)
+    if not isinstance(value, int) or value < 0:
+        raise item.error(f"{what} must be a whole number of at least 0, not {item.plain!r}")
+    return value
+
+
+def _entry(item: Located) -> Entry:
+    given = item.mapping("a parameter")
+    name = required(item, given, "name", "a parameter").text("name")
+    only(item, given, ("name", "parameterType", "feasibleSpace"), f"'{name}'")
+    kind = required(item, given, "parameterType", f"'{name}'")
+    space = required(item, given, "feasibleSpace", f"'{name}'")
+    return Entry(name.lstrip("-"), item.line, _says(name, kind, space), texts=kind.content == "categorical")
+
+
+def _says(name: str, kind: Located, space: Located) -> Mapping[str, Any]:
+    given = space.mapping(f"feasibleSpace of '{name}'")
+    match kind.content:
+        case "double" | "int":
+            what = f"'{name}' of type {kind.content}"
+            only(space, given, ("min", "max", "step", "distribution"), what)
+            low, high = (required(space, given, end, what).number(end, texts=True) for end in ("min", "max"))
+            step = given["step"].number("step", texts=True) if "step" in given else None
+            distribution = str(given["distribution"].plain) if "distribution" in given else ""
+            if distribution not in _SCALES:
+                raise given["distribution"].error(
+                    f"'{name}' has the distribution '{distribution}', which has no counterpart:"
+                    " use uniform or logUniform"
+                )
+            type_ = "Float" if kind.content == "double" else "Int"
+            return interval(space, type_, (low, high), scale=_SCALES[distribution], step=step)
+        case "discrete" | "categorical":
+            what = f"'{name}' of type {kind.content}"
+            only(space, given, ("list",), what)
+            values = required(space, given, "list", what)
+            if kind.content == "categorical":
+                return choices(values, f"list of '{name}'")
+            items = values.items(f"list of '{name}'")
+            return {
+                "type": "Categorical",
+                "values": [value.number(f"a discrete value of '{name}'", texts=True) for value in items],
+            }
+        case _:
+            raise kind.error(f"'{name}' has the parameterType {kind.plain!r}: use {', '.join(_TYPES)}")

@@ -1,0 +1,135 @@
+"""An OptimizationJob of Kubeflow Trainer (trainer.kubeflow.org/v1alpha1). Its numbers are texts."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from crossfold_cli.importers.located import Located
+from crossfold_cli.importers.shape import (
+    Entry,
+    Metric,
+    Reading,
+    Search,
+    choices,
+    interval,
+    is_kind,
+    object_name,
+    only,
+    required,
+)
+
+TITLE = "Kubeflow OptimizationJob"
+KIND = "OptimizationJob"
+GROUP = "trainer.kubeflow.org/"
+
+_ALGORITHMS = {"random": "Random", "grid": "Grid"}
+_DISTRIBUTIONS = ("uniform", "logUniform", "categorical")
+_TYPES = ("Float", "Int")
+_DEFAULT_METRIC = "loss"
+_DEFAULT_PARALLEL = 1
+_LEFT = {
+    "trainJobTemplate": "Crossfold's trainer runs; spec.template says how its pods look",
+    "suspend": "spec.suspend of the Tune is false",
+}
+
+
+def recognised(document: Located) -> bool:
+    """Whether this is an OptimizationJob."""
+    return is_kind(document, KIND)
+
+
+def read(document: Located, reading: Reading) -> Search:
+    """Read an OptimizationJob."""
+    top = document.mapping("the file")
+    spec: Mapping[str, Located] = {}
+    with reading.part():
+        version = required(document, top, "apiVersion", "an OptimizationJob")
+        if not str(version.content).startswith(GROUP):
+            raise version.error(f"apiVersion must begin with {GROUP}, not be {version.plain!r}")
+    with reading.part():
+        spec = required(document, top, "spec", "an OptimizationJob").mapping("spec")
+    entries, metric, algorithm, seed = [], None, "Random", None
+    counts: dict[str, int] = {}
+    for key, item in spec.items():
+        with reading.part():
+            match key:
+                case "parameters":
+                    for parameter in item.items("parameters"):
+                        with reading.part():
+                            entries.append(_entry(parameter))
+                case "objectives":
+                    metric = _metric(item)
+                case "searchAlgorithm":
+                    algorithm, seed = _algorithm(item)
+                case "numTrials" | "parallelTrials":
+                    counts[key] = item.count(key)
+                case _:
+                    reading.left(item, f"'{key}'", _LEFT.get(key, "it has no counterpart"))
+    if spec and not entries and not reading.errors:
+        raise document.error("an OptimizationJob needs parameters")
+    return Search(
+        entries=tuple(entries),
+        name=object_name(top, reading),
+        metric=metric,
+        algorithm=algorithm,
+        seed=seed,
+        max_trials=counts.get("numTrials"),
+        parallelism=counts.get("parallelTrials", _DEFAULT_PARALLEL),
+    )
+
+
+def _metric(item: Located) -> Metric:
+    objectives = item.items("objectives")
+    if len(objectives) > 1:
+        raise objectives[1].error("several objectives: a Tune has one score; keep the first, or name them by --metric")
+    given = objectives[0].mapping("an objective")
+    for key, value in given.items():
+        if key not in ("metric", "direction"):
+            raise value.error(f"an objective has '{key}', which is not understood here")
+    name = given["metric"].text("metric") if "metric" in given else _DEFAULT_METRIC
+    direction = given.get("direction")
+    words = "minimize" if direction is None else str(direction.content).lower()
+    if words not in ("minimize", "maximize"):
+        raise objectives[0].error(f"direction must be Minimize or Maximize, not {words!r}")
+    return Metric(name, maximize=words == "maximize", line=objectives[0].line)
+
+
+def _algorithm(item: Located) -> tuple[str, int | None]:
+    given = item.mapping("searchAlgorithm")
+    only(item, given, tuple(_ALGORITHMS), "searchAlgorithm")
+    if len(given) > 1:
+        raise item.error("searchAlgorithm names several: keep one")
+    name, settings = next(iter(given.items()))
+    seed = None
+    for key, value in settings.content.items() if isinstance(settings.content, dict) else ():
+        if key != "seed":
+            raise value.error(f"searchAlgorithm.{name} has '{key}', which is not understood here")
+        seed = value.count("seed", least=0)
+    return _ALGORITHMS[name], seed
+
+
+def _entry(item: Located) -> Entry:
+    given = item.mapping("a parameter")
+    name = required(item, given, "name", "a parameter").text("name")
+    only(item, given, ("name", "searchSpace"), f"'{name}'")
+    space = required(item, given, "searchSpace", f"'{name}'")
+    kinds = space.mapping(f"searchSpace of '{name}'")
+    only(space, kinds, _DISTRIBUTIONS, f"searchSpace of '{name}'")
+    if len(kinds) > 1:
+        raise space.error(f"searchSpace of '{name}' has {' and '.join(kinds)}: keep one")
+    kind, says = next(iter(kinds.items()))
+    return Entry(name, item.line, _says(name, kind, says), texts=True)
+
+
+def _says(name: str, kind: str, item: Located) -> Mapping[str, Any]:
+    what = f"{kind} of '{name}'"
+    given = item.mapping(what)
+    if kind == "categorical":
+        only(item, given, ("choices",), what)
+        return choices(required(item, given, "choices", what), f"choices of '{name}'")
+    only(item, given, ("min", "max", "type"), what)
+    low, high = (required(item, given, end, what).number(end, texts=True) for end in ("min", "max"))
+    # Without a type it is a decimal number, also between whole bounds.
+    type_ = given["type"].text("type") if "type" in given else "Float"
+    if type_ not in _TYPES:
+        raise given["type"].error(f"type of '{name}' must be {' or '.join(_TYPES)}, not '{type_}'")
+    return interval(item, type_, (low, high), scale="Log" if kind == "logUniform" else "")
