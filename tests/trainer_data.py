@@ -49,6 +49,23 @@ def write_dataset(folder: Path, n: int = 24, side: int = 32, zarr_format: int = 
     return folder
 
 
+def classes_dataset(folder: Path) -> Path:
+    """Three classes, told apart by the band that is bright where they are; a part of the pixels is ignored."""
+    rng = np.random.default_rng(0)
+    y = np.zeros((24, 32, 32), np.uint8)
+    for i in range(24):
+        y[i, :, 10:20], y[i, :, 20:] = (1, 2) if i % 4 else (0, 0)
+        y[i] = np.rot90(y[i], i % 4)
+        y[i, :2] = 255
+    x = rng.uniform(0, 0.3, (24, len(BANDS), 32, 32)).astype(np.float32)
+    for k in range(len(BANDS)):
+        x[:, k] += 0.6 * (y == k)
+    x = (x * (y != 255)[:, None]).astype(np.float32)
+    metadata = {"region": [f"r{i % 6}" for i in range(24)], "empty": ~((y == 1) | (y == 2)).any(axis=(1, 2))}
+    config = {"bands": list(BANDS), "patch_size": 32, "classes": ["ground", "water", "ice"]}
+    return write_dataset(folder, x=x, y=y, metadata=metadata, config=config)
+
+
 def run_config(data: Path | str, artifacts: Path | str, /, **replace: Any) -> RunConfig:
     """A run of seconds; ``replace`` merges into the camelCase content."""
     content: dict[str, Any] = {

@@ -101,6 +101,10 @@ def metrics(*items: Obj) -> Obj:
     return {"objective": {"metrics": list(items)}}
 
 
+def loss_sum(*terms: Obj) -> Obj:
+    return {"trainer": {"loss": "Sum", "lossSum": list(terms)}}
+
+
 CV, RUN = Kind.CROSS_VALIDATION, Kind.TRAIN_RUN
 ACCEPTED, SCHEMA, RULE, VALID, STRICT = Layer.ACCEPTED, Layer.SCHEMA, Layer.RULE, Layer.VALID, Layer.STRICT
 LIMITS = {"limits": {"nvidia.com/gpu": 1, "memory": "16Gi"}}
@@ -164,6 +168,10 @@ CASES = [
         ),
     ),
     Case("stop", ACCEPTED, kind=CV, spec={"stop": {"reason": "Stopped", "message": "enough"}}),
+    Case("one loss", ACCEPTED, spec={"trainer": {"loss": "Tversky", "tverskyAlpha": 0.5, "tverskyBeta": 1}}),
+    Case("a sum of losses", ACCEPTED, spec=loss_sum({"loss": "Focal", "weight": 0.5}, {"loss": "Dice"})),
+    Case("schedule and clipping", ACCEPTED, spec={"trainer": {"scheduler": "OneCycle", "gradientClip": 0.5}}),
+    Case("gradient clip null", ACCEPTED, spec={"trainer": {"gradientClip": NULL}}, kind=RUN),
     Case("patience null", ACCEPTED, spec={"trainer": {"earlyStoppingPatience": NULL}}),
     Case(
         "null for everything optional",
@@ -270,6 +278,12 @@ CASES = [
         {"data": {"split": {"method": "Random", "testFraction": 1}}},
     ),
     Case("no epochs", SCHEMA, "greater than or equal to 1", {"trainer": {"maxEpochs": 0}}),
+    Case("unknown loss", SCHEMA, 'supported values: "Focal", "BCE", "Dice"', {"trainer": {"loss": "Focus"}}),
+    Case("unknown scheduler", SCHEMA, 'supported values: "Exponential", "Cosine"', {"trainer": {"scheduler": "Step"}}),
+    Case("no gradient", SCHEMA, "should be greater than 0", {"trainer": {"gradientClip": 0}}, CV),
+    Case("negative weight of a loss", SCHEMA, "should be greater than 0", loss_sum({"loss": "BCE", "weight": -1})),
+    Case("same loss twice", SCHEMA, "Duplicate value", loss_sum({"loss": "BCE"}, {"loss": "BCE", "weight": 2}), RUN),
+    Case("negative share of misses", SCHEMA, "greater than or equal to 0", {"trainer": {"tverskyBeta": -0.1}}),
     Case("too many workers", SCHEMA, "less than or equal to 64", {"trainer": {"numWorkers": 65}}),
     Case("unknown precision", SCHEMA, '"Auto", "FP32", "BF16Mixed", "FP16Mixed"', {"trainer": {"precision": "bf16"}}),
     Case("no gradients", SCHEMA, "greater than or equal to 1", {"trainer": {"accumulateGradBatches": 0}}),
@@ -295,6 +309,16 @@ CASES = [
     Case("volume a text", SCHEMA, 'must be of type object: "string"', template(volumes=["v"])),
     Case("label too long", SCHEMA, "may not be more than 63", template(labels={"a": "b" * 64})),
     # Rules
+    Case("a sum of one loss", RULE, "must then list at least two losses", loss_sum({"loss": "BCE"})),
+    Case("a sum of nothing", RULE, "lossSum goes with loss Sum", {"trainer": {"loss": "Sum"}}, CV),
+    Case(
+        "terms without a sum",
+        RULE,
+        "lossSum goes with loss Sum",
+        {"trainer": {"loss": "Dice", "lossSum": [{"loss": "BCE"}, {"loss": "Dice"}]}},
+        RUN,
+    ),
+    Case("a sum of sums", RULE, "a sum has no Sum among its losses", loss_sum({"loss": "Sum"}, {"loss": "BCE"})),
     Case("name too long", RULE, "metadata.name of a Tune has at most 40 characters", name="x" * 41),
     Case("name too long", RULE, "metadata.name of a CrossValidation has at most 47", kind=CV, name="x" * 48),
     Case("name too long", RULE, "metadata.name of a TrainRun has at most 56", kind=RUN, name="x" * 57),

@@ -1,6 +1,6 @@
 """A data set in the darts layout: opened once, checked, and read patch by patch. No torch in here.
 
-Shapes: N patches, C bands, H x W pixels. x float32 (N, C, H, W) in [0, 1]; y uint8 (N, H, W): 0 no, 1 yes, 2 ignore.
+Shapes: N patches, C bands, H x W pixels. x float32 (N, C, H, W) in [0, 1]; y uint8 (N, H, W): see `labels`.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from crossfold_trainer.contract.config import DataSpec
 from crossfold_trainer.errors import ConfigError, StoreError
+from crossfold_trainer.labels import Labels, labels_from
 from crossfold_trainer.splits import Metadata
 from crossfold_trainer.store import Store, open_store
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 Index = NDArray[np.int64]
 
-IGNORE = 2
-"""The label of pixels that count nowhere."""
 ARRAYS = "data.zarr"
 CONCURRENT_REQUESTS = 64
 MEMORY_SHARE = 0.4
@@ -52,6 +51,8 @@ class DataSet:
     digest: str
     shape: tuple[int, int]
     """H, W."""
+    labels: Labels
+    """What the values of y mean."""
     _store: Store
     _x: "Array[Any]"
     _y: "Array[Any]"
@@ -72,7 +73,7 @@ class DataSet:
         """Read these patches, all their chunks concurrently.
 
         Raises:
-            ConfigError: a label is not 0, 1 or 2.
+            ConfigError: a label is none of the data set's.
             StoreError: the storage does not answer as it should.
         """
         if len(rows) == 0:
@@ -85,13 +86,19 @@ class DataSet:
             y = self._store.attempt(lambda: np.asarray(self._y.oindex[rows]), ARRAYS)
         except (ValueError, RuntimeError) as error:
             raise StoreError(f"data: a chunk of {self._store.uri}/{ARRAYS} cannot be decoded: {error}") from error
-        if y.max(initial=0) > IGNORE:
-            row = rows[int(np.argmax(y.reshape(len(y), -1).max(axis=1) > IGNORE))]
+        self._check_labels(rows, y)
+        return Patches(np.ascontiguousarray(x, np.float32), y)
+
+    def _check_labels(self, rows: Index, y: NDArray[np.uint8]) -> None:
+        n, ignore = len(self.labels.names), self.labels.ignore
+        wrong = (y >= n) & (y != ignore)
+        if wrong.any():
+            at = tuple(np.argwhere(wrong)[0])
+            listed = "0 (no), 1 (yes)" if self.labels.binary else f"0 to {n - 1}"
             raise ConfigError(
                 "data.uri",
-                f"patch {row} has the label {int(y.max())}; labels are 0 (no), 1 (yes) and 2 (ignore): correct y",
+                f"patch {rows[at[0]]} has the label {y[at]}; labels are {listed} and {ignore} (ignore): correct y",
             )
-        return Patches(np.ascontiguousarray(x, np.float32), y)
 
     def fits_in_memory(self, n: int) -> bool:
         """Whether n patches may be kept in memory."""
@@ -114,7 +121,12 @@ def open_dataset(spec: DataSpec, bands: Sequence[str] | None) -> DataSet:
     store = open_store(spec, "data")
     raw_config = _need(store, "config.toml")
     raw_metadata = _need(store, "metadata.parquet")
-    known = _bands(raw_config)
+    section = _section(raw_config)
+    known = _bands(section)
+    try:
+        labels = labels_from(section.get("classes"))
+    except ValueError as error:
+        raise ConfigError("data.uri", f"config.toml: {error}") from None
     zarr.config.set({"async.concurrency": CONCURRENT_REQUESTS})
     try:
         group = store.attempt(lambda: zarr.open_group(store.zarr(), path=ARRAYS, mode="r"), ARRAYS)
@@ -135,6 +147,7 @@ def open_dataset(spec: DataSpec, bands: Sequence[str] | None) -> DataSet:
         metadata=metadata,
         digest=_digest(store, raw_config, raw_metadata, {"x": x.shape, "y": y.shape}),
         shape=(x.shape[2], x.shape[3]),
+        labels=labels,
         _store=store,
         _x=x,
         _y=y,
@@ -164,7 +177,7 @@ def _need(store: Store, path: str) -> bytes:
     return content
 
 
-def _bands(raw: bytes) -> list[str]:
+def _section(raw: bytes) -> dict[str, Any]:
     try:
         content = tomllib.loads(raw.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -175,10 +188,10 @@ def _bands(raw: bytes) -> list[str]:
     missing = [name for name in ("bands", "patch_size") if name not in section]
     if missing:
         raise ConfigError("data.uri", f"config.toml has no {' and no '.join(missing)} in [darts]")
-    if "classes" in section:
-        raise ConfigError(
-            "data.uri", "config.toml names classes: this trainer is for binary labels (0 no, 1 yes, 2 ignore)"
-        )
+    return section
+
+
+def _bands(section: dict[str, Any]) -> list[str]:
     bands = section["bands"]
     if not isinstance(bands, list) or not bands or not all(isinstance(band, str) for band in bands):
         raise ConfigError("data.uri", f"bands in config.toml must be a list of names, not {bands!r}")

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from crossfold_trainer.data import IGNORE, Index
-from crossfold_trainer.metrics import THRESHOLD
+from crossfold_trainer.data import Index
+from crossfold_trainer.labels import Labels
 
 MAX_POSITIVE = 20
 MAX_NEGATIVE = 10
@@ -20,23 +20,31 @@ SIDE = 128
 """Pixels of a panel's longer side, at most."""
 GAP = 4
 HEADER = 14
-COLUMNS = ("image", "label", "probability", "errors")
+COLUMNS = ("image", "label", "answer", "probability", "errors")
 
 _WHITE = (255, 255, 255)
-_LABEL = {0: (40, 40, 40), 1: (240, 200, 60), IGNORE: (110, 120, 150)}
-_HIT, _FALSE, _MISSED, _QUIET = (60, 170, 90), (220, 60, 50), (60, 110, 220), (40, 40, 40)
+_IGNORED, _FIRST = (110, 120, 150), (40, 40, 40)
+_CLASSES = (
+    (240, 200, 60), (80, 160, 230), (110, 190, 90), (220, 90, 160), (240, 140, 60), (150, 110, 220), (90, 200, 190),
+    (190, 190, 120), (200, 110, 90),
+)  # fmt: skip
+"""Colours of class 1 and above, again from the first one where there are more."""
+_HIT, _FALSE, _MISSED = (60, 170, 90), (220, 60, 50), (60, 110, 220)
 
 Rgb = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One validation patch with its answer: image (C, H, W), label (H, W), probability (H, W)."""
+    """One patch with its answer: image (C, H, W), the rest (H, W)."""
 
     row: int
     image: NDArray[np.float32]
     label: NDArray[np.uint8]
+    answer: NDArray[np.int64]
+    """The class that each pixel is given."""
     probability: NDArray[np.float32]
+    """Of yes, or of the class that each pixel is given."""
 
 
 def choose_rows(rows: Index, empty: NDArray[np.bool_]) -> list[int]:
@@ -49,9 +57,12 @@ def choose_rows(rows: Index, empty: NDArray[np.bool_]) -> list[int]:
     return chosen
 
 
-def sample_panels(samples: Sequence[Sample], bands: Sequence[str]) -> bytes:
-    """A PNG with one line a sample: image, label, probability, errors (green hit, red false alarm, blue missed)."""
-    lines = [_line(sample, bands) for sample in samples]
+def sample_panels(samples: Sequence[Sample], bands: Sequence[str], labels: Labels) -> bytes:
+    """A PNG with one line a sample: image, label, answer, probability, errors.
+
+    Errors are green for a hit, blue for class 0 where it is another one (missed), and red for any other mistake.
+    """
+    lines = [_line(sample, bands, labels) for sample in samples]
     height = max((line[0].shape[0] for line in lines), default=SIDE)
     width = max((line[0].shape[1] for line in lines), default=SIDE)
     sheet = Image.new(
@@ -72,12 +83,13 @@ def sample_panels(samples: Sequence[Sample], bands: Sequence[str]) -> bytes:
     return png.getvalue()
 
 
-def _line(sample: Sample, bands: Sequence[str]) -> list[Rgb]:
+def _line(sample: Sample, bands: Sequence[str], labels: Labels) -> list[Rgb]:
     step = max(1, -(-max(sample.label.shape) // SIDE))
     label = sample.label[::step, ::step]
-    probability = sample.probability[::step, ::step]
+    answer, probability = sample.answer[::step, ::step], sample.probability[::step, ::step]
     grey = np.repeat((np.clip(probability, 0, 1) * 255).astype(np.uint8)[..., None], 3, axis=-1)
-    return [_image(sample.image[:, ::step, ::step], bands), _paint(label), grey, _errors(label, probability)]
+    image = _image(sample.image[:, ::step, ::step], bands)
+    return [image, paint(label, labels), paint(answer, labels), grey, _errors(label, answer, labels)]
 
 
 def _image(image: NDArray[np.float32], bands: Sequence[str]) -> Rgb:
@@ -90,18 +102,20 @@ def _image(image: NDArray[np.float32], bands: Sequence[str]) -> Rgb:
     return panel
 
 
-def _paint(label: NDArray[np.uint8]) -> Rgb:
-    panel = np.zeros((*label.shape, 3), np.uint8)
-    for value, colour in _LABEL.items():
-        panel[label == value] = colour
+def paint(label: NDArray[np.integer], labels: Labels) -> Rgb:
+    """(H, W) -> (H, W, 3): a colour for each class; ignored pixels are grey-blue."""
+    palette = np.empty((256, 3), np.uint8)
+    palette[:] = np.resize(np.array(_CLASSES, np.uint8), (256, 3))
+    palette[1:] = palette[:-1].copy()
+    palette[0], palette[labels.ignore] = _FIRST, _IGNORED
+    panel: Rgb = palette[label]
     return panel
 
 
-def _errors(label: NDArray[np.uint8], probability: NDArray[np.float32]) -> Rgb:
-    predicted = probability > THRESHOLD
-    panel = np.full((*label.shape, 3), _QUIET, np.uint8)
-    panel[predicted & (label == 1)] = _HIT
-    panel[predicted & (label == 0)] = _FALSE
-    panel[~predicted & (label == 1)] = _MISSED
-    panel[label == IGNORE] = _LABEL[IGNORE]
+def _errors(label: NDArray[np.uint8], answer: NDArray[np.int64], labels: Labels) -> Rgb:
+    panel = np.full((*label.shape, 3), _FIRST, np.uint8)
+    panel[(answer == label) & (label > 0)] = _HIT
+    panel[answer != label] = _FALSE
+    panel[(answer != label) & (answer == 0)] = _MISSED
+    panel[label == labels.ignore] = _IGNORED
     return panel

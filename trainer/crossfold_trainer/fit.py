@@ -22,11 +22,12 @@ from crossfold_trainer.contract.scoring import Score, better, run_score, score_d
 from crossfold_trainer.errors import AcceleratorOutOfMemory, ConfigError, Diverged, Interrupted
 from crossfold_trainer.interrupt import Interrupt
 from crossfold_trainer.loader import Loader, epoch_batches, ordered_batches
-from crossfold_trainer.losses import focal_sum
-from crossfold_trainer.metrics import PixelMetrics
-from crossfold_trainer.model import build_model, compile_model
+from crossfold_trainer.losses import make_criterion
+from crossfold_trainer.metrics import PixelMetrics, answers
+from crossfold_trainer.model import build_model, compile_model, probabilities
 from crossfold_trainer.precision import NO_DETERMINISTIC_KERNEL, numerics, set_backends
 from crossfold_trainer.resume import Best, Progress, pack, progress_from
+from crossfold_trainer.schedules import Position, learning_rate
 from crossfold_trainer.splits import Index
 from crossfold_trainer.step import LossReader, Reading, TrainStep
 from crossfold_trainer.task import Task
@@ -69,20 +70,24 @@ class Fit:
         self._saved_at = time.monotonic()
 
         torch.manual_seed(config.seed)
-        self._model = build_model(hyperparameters, len(data.bands)).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = build_model(hyperparameters, len(data.bands), data.labels.outputs)
+        self._model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if config.trainer.compile:
             compile_model(self._model, self.device)
         self._optimiser = torch.optim.AdamW(self._model.parameters(), lr=hyperparameters["learning_rate"], fused=True)
         if hyperparameters["augment"]:
             from crossfold_trainer.transforms import compose  # noqa: PLC0415 - only where wanted
 
-            self._augment = compose(hyperparameters["augment"])
+            self._augment = compose(hyperparameters["augment"], data.labels.ignore)
         else:
             self._augment = lambda x, y: (x, y)
         used = np.union1d(splits.train, splits.val)
         self._loader = Loader(data, used, self.device, config.trainer.num_workers)
-        self._step = TrainStep(self._model, self._optimiser, self._loss_sum, self.numerics)
-        self._step.metrics = PixelMetrics(self.device, curves=False)
+        self._criterion = make_criterion(config.trainer, hyperparameters, data.labels)
+        self._step = TrainStep(
+            self._model, self._optimiser, self._criterion, self.numerics, config.trainer.gradient_clip
+        )
+        self._step.metrics = PixelMetrics(self.device, data.labels, curves=False)
         self._losses = LossReader(self.device)
         self._shown = figures.choose_rows(splits.val, data.metadata.empty)
 
@@ -162,7 +167,7 @@ class Fit:
                 row["score"] = score.value
         progress.history.append(row)
         progress.epoch, progress.batch = epoch + 1, 0
-        self._step.metrics = PixelMetrics(self.device, curves=False)
+        self._step.metrics = PixelMetrics(self.device, self.data.labels, curves=False)
         self._board.scalars(
             {name: value for name, value in row.items() if name not in ("epoch", "step")}, progress.step
         )
@@ -180,16 +185,15 @@ class Fit:
         per_step = settings.accumulate_grad_batches
         # A batch of several micro-batches is drawn as a whole: how it is cut does not change which patches it has.
         batches = epoch_batches(self.splits.train, self.hp["batch_size"] * per_step, self.config.seed, progress.epoch)
-        if settings.limit_train_batches is not None:
-            batches = batches[: max(1, settings.limit_train_batches // per_step)]
+        batches = batches[: self._steps_per_epoch]
         micro = [part for batch in batches[progress.batch :] for part in np.array_split(batch, per_step)]
-        for group in self._optimiser.param_groups:
-            group["lr"] = self._learning_rate()
         self._model.train()
         loaded = iter(self._loader.batches(micro))
         while batch := list(islice(loaded, per_step)):
             # Every draw of a step depends on (seed, step) alone: a resumed run draws the same.
             torch.manual_seed(_step_seed(self.config.seed, progress.step))
+            for group in self._optimiser.param_groups:
+                group["lr"] = self._learning_rate()
             loss = self._step([self._augment(x, y) for x, y in batch])
             progress.step += 1
             progress.batch += 1
@@ -216,22 +220,30 @@ class Fit:
         if bad is not None:
             raise Diverged(f"the loss is {bad.loss} at step {bad.step}, in epoch {self.progress.epoch + 1}")
 
+    @property
+    def _steps_per_epoch(self) -> int:
+        """Optimiser steps of an epoch."""
+        settings = self.config.trainer
+        per_step = settings.accumulate_grad_batches
+        steps: int = len(self.splits.train) // (self.hp["batch_size"] * per_step)
+        limit = settings.limit_train_batches
+        return steps if limit is None else min(steps, max(1, limit // per_step))
+
     def _check_interrupt(self) -> None:
         if self._interrupt.requested:
             raise _Stop
 
     def _learning_rate(self) -> float:
-        """ExponentialLR, as a function of the epoch."""
-        return float(self.hp["learning_rate"] * self.hp["gamma"] ** self.progress.epoch)
-
-    def _loss_sum(self, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        return focal_sum(logits, y, self.hp["focal_loss_alpha"], self.hp["focal_loss_gamma"])
+        """Of the next step."""
+        settings, progress = self.config.trainer, self.progress
+        at = Position(progress.epoch, progress.step, settings.max_epochs, settings.max_epochs * self._steps_per_epoch)
+        return learning_rate(settings.scheduler, self.hp["learning_rate"], self.hp["gamma"], at)
 
     # -- validation --------------------------------------------------------------------------------------------
 
     def _validate(self) -> tuple[dict[str, float], list[figures.Sample]]:
         """The val/ metrics, and the samples to draw."""
-        metrics = PixelMetrics(self.device, curves=True)
+        metrics = PixelMetrics(self.device, self.data.labels, curves=True)
         batches = ordered_batches(self.splits.val, self.hp["batch_size"])[: self.config.trainer.limit_val_batches]
         samples: list[figures.Sample] = []
         self._model.eval()
@@ -239,20 +251,21 @@ class Fit:
             for rows, (x, y) in zip(batches, self._loader.batches(batches), strict=True):
                 with self.numerics.autocast():
                     logits = self._model(x.contiguous(memory_format=torch.channels_last))
-                probability = logits.float().sigmoid()
-                metrics.update(probability, y, *self._loss_sum(logits, y))
+                probability = probabilities(logits)
+                metrics.update(probability, y, self._criterion(logits, y))
                 samples += self._samples(rows, x, y, probability)
                 self._check_interrupt()
         return {f"val/{name}": value for name, value in metrics.compute().items()}, samples
 
     def _samples(self, rows: Index, x: Tensor, y: Tensor, probability: Tensor) -> list[figures.Sample]:
         chosen = [i for i, row in enumerate(rows) if int(row) in self._shown]
-        return [
-            figures.Sample(
-                int(rows[i]), x[i].cpu().numpy(), y[i].cpu().numpy(), np.nan_to_num(probability[i].cpu().numpy())
-            )
-            for i in chosen
-        ]
+        if not chosen:
+            return []
+        probability = probability[chosen].nan_to_num()
+        answer = answers(probability, self.data.labels)
+        certainty = probability if self.data.labels.binary else probability.amax(1)
+        parts = [part.cpu().numpy() for part in (x[chosen], y[chosen], answer, certainty)]
+        return [figures.Sample(int(rows[at]), *(part[i] for part in parts)) for i, at in enumerate(chosen)]
 
     def _take(self, epoch: int, score: Score, values: dict[str, float]) -> bool:
         """Count a validation in; whether it is the best so far."""
@@ -273,7 +286,9 @@ class Fit:
     def _figures(self, samples: list[figures.Sample], epoch: int, improved: bool, plot: bool) -> list[Item]:
         if not samples or not (improved or plot):
             return []
-        png = figures.sample_panels(sorted(samples, key=lambda s: self._shown.index(s.row)), self.data.bands)
+        png = figures.sample_panels(
+            sorted(samples, key=lambda s: self._shown.index(s.row)), self.data.bands, self.data.labels
+        )
         items = [Item("figures/samples-best.png", png)] if improved else []
         return items + ([Item(f"figures/samples-epoch{epoch + 1:04d}.png", png)] if plot else [])
 
@@ -322,6 +337,8 @@ class Fit:
             "hyperparameters": self.hp,
             "bands": list(self.data.bands),
             "patch_shape": list(self.data.shape),
+            "classes": list(self.data.labels.names),
+            "outputs": self.data.labels.outputs,
         }
         return Item(BEST, pack(content, self.identity))
 

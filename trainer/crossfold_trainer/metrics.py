@@ -1,22 +1,35 @@
 """The pixel metrics of the contract's table, accumulated on the device and read once an epoch.
 
+With several classes, Precision, Specificity, Recall, F1Score and JaccardIndex are means over the classes that occur
+in labels or answers (macro average); AUROC and AveragePrecision take one class against the rest and leave out what
+has no positive (AUROC: or no negative) pixel. Accuracy, CohenKappa and HammingDistance count all classes at once.
+
 A ratio without a single case (recall where nothing is positive, AUROC where one class is missing) counts 0, so
 that a metric is a number wherever there is a valid pixel; a score of 0 is unstable and never best.
 Without any valid pixel every metric is NaN.
 """
 
 import math
-from typing import TypedDict
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
 
-from crossfold_trainer.data import IGNORE
+from crossfold_trainer.labels import Labels
+from crossfold_trainer.losses import LossSum
 
 THRESHOLD = 0.5
 """Above it a pixel is a yes."""
 N_THRESHOLDS = 20
 """Of AUROC and AveragePrecision: evenly spaced from 0 to 1."""
+BINS = N_THRESHOLDS + 1
+"""How many thresholds a probability reaches: 0 to N_THRESHOLDS."""
+
+Counts = Sequence[int]
+Confusion = Sequence[Counts]
+"""Pixels by label (row) and answer (column)."""
 
 
 class MetricState(TypedDict):
@@ -26,46 +39,71 @@ class MetricState(TypedDict):
     loss: Tensor
 
 
+def answers(probability: Tensor, labels: Labels) -> Tensor:
+    """(B, H, W) or (B, K, H, W) -> (B, H, W) int64: the class that each pixel is given; a NaN is no answer for any."""
+    if labels.binary:
+        return (probability > THRESHOLD).long()
+    return probability.nan_to_num(nan=-1.0).argmax(1)
+
+
 class PixelMetrics:
     """Counts over any number of batches.
 
-    Shapes: logits (B, H, W), y (B, H, W) with 0 no, 1 yes, 2 ignore.
+    Shapes: probability (B, H, W), or (B, K, H, W) with several classes; y (B, H, W) uint8.
     """
 
-    def __init__(self, device: torch.device, *, curves: bool) -> None:
+    def __init__(self, device: torch.device, labels: Labels, *, curves: bool) -> None:
         """Start from nothing; `curves` adds what AUROC and AveragePrecision need."""
-        self._confusion = torch.zeros(4, dtype=torch.int64, device=device)  # tn, fp, fn, tp
+        self._labels = labels
+        n = len(labels.names)
+        self._confusion = torch.zeros(n * n, dtype=torch.int64, device=device)
         self._loss = torch.zeros(2, dtype=torch.float64, device=device)  # sum over valid pixels, their number
-        self._curve = torch.zeros(2, N_THRESHOLDS + 1, dtype=torch.int64, device=device) if curves else None
+        self._curve = (
+            torch.zeros(labels.outputs * 2 * BINS, dtype=torch.int64, device=device) if curves else None
+        )  # (classes, negative and positive, thresholds reached)
         self._thresholds = torch.linspace(0, 1, N_THRESHOLDS, device=device)
 
-    def update(self, probability: Tensor, y: Tensor, loss_sum: Tensor, pixels: Tensor) -> None:
-        """Add a batch."""
-        valid = y != IGNORE
-        positive = y == 1
-        predicted = probability > THRESHOLD
-        true_positive = (predicted & positive).sum()
-        false_positive = (predicted & valid & ~positive).sum()
-        false_negative = (positive & ~predicted).sum()
-        true_negative = valid.sum() - true_positive - false_positive - false_negative
-        self._confusion += torch.stack([true_negative, false_positive, false_negative, true_positive])
-        self._loss += torch.stack([loss_sum.detach().double(), pixels.double()])
+    def update(self, probability: Tensor, y: Tensor, loss: LossSum) -> None:
+        """Add a batch. Reads nothing back from the device."""
+        labels = self._labels
+        valid = y != labels.ignore
+        label = y.long()
+        _count(self._confusion, (label * len(labels.names) + answers(probability, labels)).where(valid, -1))
+        self._loss += torch.stack([loss.total.detach().double(), loss.pixels.double()])
         if self._curve is not None:
-            # How many thresholds a pixel reaches: 0 to N_THRESHOLDS. Ignored pixels go to a bin of their own.
-            reached = torch.bucketize(probability, self._thresholds, right=True)
-            bins = torch.where(valid, reached + (N_THRESHOLDS + 1) * positive, 2 * (N_THRESHOLDS + 1))
-            counts = torch.bincount(bins.flatten(), minlength=2 * (N_THRESHOLDS + 1) + 1)
-            self._curve += counts[:-1].view(2, N_THRESHOLDS + 1)
+            reached = torch.bucketize(probability.nan_to_num(nan=0.0), self._thresholds, right=True)
+            if labels.binary:
+                bins = reached + BINS * (label == 1)
+            else:
+                own = torch.arange(labels.outputs, device=y.device).view(1, -1, 1, 1)
+                bins = reached + BINS * (label.unsqueeze(1) == own) + 2 * BINS * own  # (B, K, H, W)
+                valid = valid.unsqueeze(1)
+            _count(self._curve, bins.where(valid, -1))
 
     def compute(self) -> dict[str, float]:
         """Every metric by the name that the contract gives it."""
-        tn, fp, fn, tp = (int(v) for v in self._confusion.tolist())
         loss, pixels = self._loss.tolist()
-        values = confusion_metrics(tn, fp, fn, tp)
+        confusion = self.confusion
+        values = binary_metrics(confusion) if self._labels.binary else class_metrics(confusion)
         if self._curve is not None:
-            values |= curve_metrics(self._curve[1].tolist(), self._curve[0].tolist())
+            values |= curve_metrics(self.histograms)
         values["loss"] = loss / pixels if pixels else math.nan
         return values
+
+    @property
+    def confusion(self) -> list[list[int]]:
+        """Pixels by label (row) and answer (column)."""
+        n = len(self._labels.names)
+        rows: list[list[int]] = self._confusion.view(n, n).tolist()
+        return rows
+
+    @property
+    def histograms(self) -> list[list[list[int]]]:
+        """Of each class (of yes alone in the binary case): negative and positive pixels by thresholds reached."""
+        if self._curve is None:
+            raise ValueError("curves were not asked for")
+        counts: list[list[list[int]]] = self._curve.view(-1, 2, BINS).tolist()
+        return counts
 
     def state(self) -> MetricState:
         """For a checkpoint in the middle of an epoch."""
@@ -77,53 +115,102 @@ class PixelMetrics:
         self._loss.copy_(state["loss"])
 
 
-def confusion_metrics(tn: int, fp: int, fn: int, tp: int) -> dict[str, float]:
-    """The metrics that follow from the counts at one threshold."""
-    total = tn + fp + fn + tp
+def _count(counts: Tensor, bins: Tensor) -> None:
+    """Add 1 to the count of each bin; -1 is no bin."""
+    # bincount would wait for the device.
+    flat = bins.flatten()
+    counts.scatter_add_(0, flat.clamp(min=0), (flat >= 0).long())
+
+
+def binary_metrics(confusion: Confusion) -> dict[str, float]:
+    """The metrics of yes and no that follow from the counts at one threshold."""
+    (tn, fp), (fn, tp) = confusion
+    return _ratios([(tp, fp, fn, tn)]) | _overall(confusion)
+
+
+def class_metrics(confusion: Confusion) -> dict[str, float]:
+    """The metrics of several classes: means over those that occur."""
+    total = sum(map(sum, confusion))
+    per_class = []
+    for i, row in enumerate(confusion):
+        tp, labelled, answered = row[i], sum(row), sum(other[i] for other in confusion)
+        if labelled + answered:
+            per_class.append((tp, answered - tp, labelled - tp, total - labelled - answered + tp))
+    return _ratios(per_class) | _overall(confusion)
+
+
+def _ratios(per_class: Sequence[tuple[int, int, int, int]]) -> dict[str, float]:
+    """Means over classes of what follows from each one's (tp, fp, fn, tn)."""
+
+    def mean(values: Sequence[float]) -> float:
+        return sum(values) / len(values) if per_class and sum(per_class[0]) else math.nan
+
+    return {
+        "Precision": mean([_ratio(tp, tp + fp) for tp, fp, _, _ in per_class]),
+        "Specificity": mean([_ratio(tn, tn + fp) for _, fp, _, tn in per_class]),
+        "Recall": mean([_ratio(tp, tp + fn) for tp, _, fn, _ in per_class]),
+        "F1Score": mean([_ratio(2 * tp, 2 * tp + fp + fn) for tp, fp, fn, _ in per_class]),
+        "JaccardIndex": mean([_ratio(tp, tp + fp + fn) for tp, fp, fn, _ in per_class]),
+    }
+
+
+def _overall(confusion: Confusion) -> dict[str, float]:
+    """What counts all classes at once."""
+    total = sum(map(sum, confusion))
     if total == 0:
-        return dict.fromkeys(
-            (
-                "Accuracy",
-                "Precision",
-                "Specificity",
-                "Recall",
-                "F1Score",
-                "JaccardIndex",
-                "CohenKappa",
-                "HammingDistance",
-            ),
-            math.nan,
-        )
-    accuracy = (tp + tn) / total
-    by_chance = ((tp + fp) * (tp + fn) + (tn + fn) * (tn + fp)) / total**2
+        return dict.fromkeys(("Accuracy", "CohenKappa", "HammingDistance"), math.nan)
+    accuracy = sum(row[i] for i, row in enumerate(confusion)) / total
+    by_chance = sum(sum(row) * sum(other[i] for other in confusion) for i, row in enumerate(confusion)) / total**2
     return {
         "Accuracy": accuracy,
-        "Precision": _ratio(tp, tp + fp),
-        "Specificity": _ratio(tn, tn + fp),
-        "Recall": _ratio(tp, tp + fn),
-        "F1Score": _ratio(2 * tp, 2 * tp + fp + fn),
-        "JaccardIndex": _ratio(tp, tp + fp + fn),
         "CohenKappa": _ratio(accuracy - by_chance, 1 - by_chance),
         "HammingDistance": 1 - accuracy,
     }
 
 
-def curve_metrics(positives: list[int], negatives: list[int]) -> dict[str, float]:
-    """AUROC and AveragePrecision from histograms by the number of thresholds reached (0 to N_THRESHOLDS)."""
-    n_positive, n_negative = sum(positives), sum(negatives)
-    if n_positive + n_negative == 0:
+def curve_metrics(histograms: Sequence[Sequence[Counts]]) -> dict[str, float]:
+    """AUROC and AveragePrecision from histograms by the number of thresholds reached (0 to N_THRESHOLDS).
+
+    Args:
+        histograms: of each class its negative and its positive pixels.
+    """
+    if not sum(map(sum, histograms[0])):
         return {"AUROC": math.nan, "AveragePrecision": math.nan}
-    auroc = average_precision = 0.0
+    areas, precisions = [], []
+    for negatives, positives in histograms:
+        if not sum(positives):
+            continue
+        points = curve_points(negatives, positives)
+        if sum(negatives):
+            areas.append(sum((b.fpr - a.fpr) * (b.recall + a.recall) / 2 for a, b in pairwise(points)))
+        precisions.append(sum((b.recall - a.recall) * b.precision for a, b in pairwise(points)))
+    return {"AUROC": _mean(areas), "AveragePrecision": _mean(precisions)}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+class CurvePoint(NamedTuple):
+    """The rates at one threshold."""
+
+    fpr: float
+    recall: float
+    precision: float
+
+
+def curve_points(negatives: Counts, positives: Counts) -> list[CurvePoint]:
+    """From "no" everywhere, then from the highest threshold down; precision is 1 where nothing is called a yes."""
+    n_negative, n_positive = sum(negatives), sum(positives)
+    points = [CurvePoint(0.0, 0.0, 1.0)]
     tp = fp = 0
-    recall = false_rate = 0.0
-    for reached in range(N_THRESHOLDS, 0, -1):  # from the highest threshold down
+    for reached in range(N_THRESHOLDS, 0, -1):
         tp += positives[reached]
         fp += negatives[reached]
-        new_recall, new_false_rate = _ratio(tp, n_positive), _ratio(fp, n_negative)
-        auroc += (new_false_rate - false_rate) * (new_recall + recall) / 2
-        average_precision += (new_recall - recall) * _ratio(tp, tp + fp)
-        recall, false_rate = new_recall, new_false_rate
-    return {"AUROC": auroc, "AveragePrecision": average_precision}
+        points.append(
+            CurvePoint(_ratio(fp, n_negative), _ratio(tp, n_positive), _ratio(tp, tp + fp) if tp + fp else 1.0)
+        )
+    return points
 
 
 def _ratio(part: float, whole: float) -> float:

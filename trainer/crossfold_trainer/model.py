@@ -1,4 +1,4 @@
-"""The segmentation model: an architecture and an encoder of segmentation_models_pytorch, one logit a pixel."""
+"""The segmentation model: an architecture and an encoder of segmentation_models_pytorch, logits for each pixel."""
 
 import difflib
 import os
@@ -30,17 +30,22 @@ class Segmenter(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, H, W)."""
+        """(B, C, H, W) -> (B, H, W) with one output, else (B, K, H, W)."""
         height, width = x.shape[-2:]
         below, right = -height % STRIDE, -width % STRIDE
         if below or right:
             x = functional.pad(x, (0, right, 0, below))
-        logits = cast("Tensor", self.network(x))  # (B, 1, H', W')
-        return logits[:, 0, :height, :width]
+        logits = cast("Tensor", self.network(x))[..., :height, :width]  # (B, K, H', W') -> (B, K, H, W)
+        return logits[:, 0] if logits.shape[1] == 1 else logits
 
 
-def build_model(hyperparameters: dict[str, Any], n_bands: int) -> Segmenter:
-    """The model that the hyperparameters name, for images of n bands.
+def probabilities(logits: Tensor) -> Tensor:
+    """Logits of any precision to float32 probabilities of the same shape: of yes, or of each class (along axis 1)."""
+    return logits.float().sigmoid() if logits.dim() == 3 else logits.float().softmax(1)
+
+
+def build_model(hyperparameters: dict[str, Any], n_bands: int, outputs: int = 1) -> Segmenter:
+    """The model that the hyperparameters name, for images of n bands, with one logit a pixel or one for each class.
 
     Raises:
         ConfigError: the architecture, the encoder or its weights cannot be had.
@@ -55,7 +60,7 @@ def build_model(hyperparameters: dict[str, Any], n_bands: int) -> Segmenter:
         os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", HUB_TIMEOUT_S)
     try:
         network = smp.create_model(
-            arch, encoder_name=encoder, encoder_weights=weights, in_channels=n_bands, classes=1, activation=None
+            arch, encoder_name=encoder, encoder_weights=weights, in_channels=n_bands, classes=outputs, activation=None
         )
     except Exception as error:
         reason = (

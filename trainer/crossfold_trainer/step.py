@@ -1,35 +1,48 @@
 """One optimiser step: forward and backward over the micro-batches of a batch, then the update.
 
 Nothing here reads a number back from the device: the step only queues work, and the device never waits for Python.
-Shapes: x (B, C, H, W) float32, y (B, H, W) uint8, logits (B, H, W).
+Shapes: x (B, C, H, W) float32, y (B, H, W) uint8, logits (B, H, W) or (B, K, H, W).
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from crossfold_trainer.losses import valid_pixels
+from crossfold_trainer.losses import Criterion
 from crossfold_trainer.metrics import PixelMetrics
+from crossfold_trainer.model import probabilities
 from crossfold_trainer.precision import Numerics
 
 MicroBatch = tuple[Tensor, Tensor]
-LossSum = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(logits, y) -> the loss summed over the valid pixels, and their number."""
 
 
 class TrainStep:
     """Computes steps. Owns the gradient scaler and the metrics of the epoch under way."""
 
     def __init__(
-        self, model: nn.Module, optimiser: torch.optim.Optimizer, loss_sum: LossSum, numerics: Numerics
+        self,
+        model: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        criterion: Criterion,
+        numerics: Numerics,
+        gradient_clip: float | None = None,
     ) -> None:
-        """Take over a model on its device and the optimiser of its parameters."""
+        """Take over a model on its device and the optimiser of its parameters.
+
+        Args:
+            model: (B, C, H, W) -> logits.
+            optimiser: of the model's parameters.
+            criterion: the loss.
+            numerics: in which numbers the model computes.
+            gradient_clip: the greatest norm of a step's gradients, all parameters together; None: not clipped.
+        """
         self._model = model
         self._optimiser = optimiser
-        self._loss_sum = loss_sum
+        self._criterion = criterion
+        self._gradient_clip = gradient_clip
         self._numerics = numerics
         self.scaler = numerics.scaler()
         self.metrics: PixelMetrics
@@ -40,9 +53,12 @@ class TrainStep:
         The loss is the mean over the valid pixels of the whole batch: how a batch is cut changes neither it nor its
         gradient, whatever the shares of ignored pixels are. A batch without a valid pixel has loss 0 and gradient 0.
         """
-        pixels = torch.stack([valid_pixels(y) for _, y in batch]).sum().clamp(min=1)
+        pixels = torch.stack([self._criterion.pixels(y) for _, y in batch]).sum().clamp(min=1)
         self._optimiser.zero_grad(set_to_none=True)
         losses = [self._backward(x, y, pixels) for x, y in batch]
+        if self._gradient_clip is not None:
+            self.scaler.unscale_(self._optimiser)
+            nn.utils.clip_grad_norm_(self._model.parameters(), self._gradient_clip)
         self.scaler.step(self._optimiser)
         self.scaler.update()
         return torch.stack(losses).sum()
@@ -50,11 +66,11 @@ class TrainStep:
     def _backward(self, x: Tensor, y: Tensor, pixels: Tensor) -> Tensor:
         with self._numerics.autocast():
             logits = self._model(x.contiguous(memory_format=torch.channels_last))
-        total, counted = self._loss_sum(logits, y)
-        loss = total / pixels
+        measured = self._criterion(logits, y)
+        loss = measured.total / pixels
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            self.metrics.update(logits.detach().float().sigmoid(), y, total.detach(), counted)
+            self.metrics.update(probabilities(logits.detach()), y, measured)
         return loss.detach()
 
 

@@ -3,6 +3,7 @@
 The cases that need no process of their own run in this one, through the same function as the process does.
 """
 
+import csv
 import io
 import json
 import os
@@ -25,7 +26,7 @@ from crossfold_trainer.contract.result import FailureClass, Outcome, RunFailure,
 from crossfold_trainer.interrupt import Interrupt
 from crossfold_trainer.step import TrainStep
 from crossfold_trainer.tracking import LogText
-from tests.trainer_data import run_config, write_dataset
+from tests.trainer_data import classes_dataset, run_config, write_dataset
 
 
 @pytest.fixture(scope="module")
@@ -397,6 +398,41 @@ def test_every_augmentation_limits_and_anomaly_detection_work_together(
     got = result(attempts.here(config))
     torch.autograd.set_detect_anomaly(False)
     assert got.steps == 4
+
+
+def test_several_classes_are_learnt(tmp_path: Path, attempts: Attempts) -> None:
+    config = config_for(
+        classes_dataset(tmp_path / "d"),
+        tmp_path / "a",
+        hyperparameters={"augment": ["D4", "Posterize"], "learning_rate": 0.02},
+        trainer={"maxEpochs": 8, "checkValEveryNEpoch": 4, "earlyStoppingPatience": None},
+    )
+    got = result(attempts.here(config))
+    assert got.score is not None
+    assert got.score > 0.5
+    assert got.metrics["val/AUROC"] is not None
+    assert got.metrics["val/AUROC"] > 0.8
+    kept = torch.load(folder_of(config) / "checkpoints/best.ckpt", weights_only=True)
+    assert kept["classes"] == ["ground", "water", "ice"]
+    assert kept["model"]["network.segmentation_head.0.weight"].shape[0] == 3
+    assert (folder_of(config) / "figures/samples-best.png").exists()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"scheduler": "OneCycle", "loss": "Sum", "lossSum": [{"loss": "BCE", "weight": 0.5}, {"loss": "Lovasz"}]},
+        {"scheduler": "Cosine", "loss": "Tversky", "gradientClip": 0.1},
+    ],
+)
+def test_losses_and_schedules_train(data: Path, tmp_path: Path, attempts: Attempts, settings: dict[str, Any]) -> None:
+    config = config_for(data, tmp_path / "a", trainer={"maxEpochs": 4, "checkValEveryNEpoch": 2} | settings)
+    got = result(attempts.here(config))
+    assert got.stable
+    rows = list(csv.DictReader(io.StringIO((folder_of(config) / "metrics.csv").read_text())))
+    assert float(rows[-1]["train/loss"]) < float(rows[0]["train/loss"])
+    rates = [float(row["learning_rate"]) for row in rows]
+    assert rates[-1] < max(rates)
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ def test_golden() -> None:
         # Said or left out: a default is a default.
         {"fold": 0, "seed": 42, "folds": 5, "foldMethod": "RegionStratified"},
         {"trainer": {"maxEpochs": 100, "earlyStoppingPatience": 5}},
+        {"trainer": {"loss": "Focal", "lossSum": [], "scheduler": "Exponential", "gradientClip": None}},
         {"hyperparameters": {"batch_size": 8}},
         {"hyperparameters": {"batch_size": 8.0}},
         {"hyperparameters": {"learning-rate": 1e-3}},
@@ -109,6 +110,13 @@ COUNTING: list[dict[str, Any]] = [
     {"trainer": {"precision": "FP32"}},
     {"trainer": {"compile": True}},
     {"trainer": {"deterministic": True}},
+    {"trainer": {"loss": "Dice"}},
+    {"trainer": {"loss": "Sum", "lossSum": [{"loss": "Dice"}, {"loss": "BCE"}]}},
+    {"trainer": {"loss": "Sum", "lossSum": [{"loss": "Dice"}, {"loss": "BCE", "weight": 0.5}]}},
+    {"trainer": {"tverskyAlpha": 0.5}},
+    {"trainer": {"tverskyBeta": 0.5}},
+    {"trainer": {"scheduler": "Cosine"}},
+    {"trainer": {"gradientClip": 1}},
 ]
 
 

@@ -12,6 +12,7 @@ from crossfold_trainer import data as data_module
 from crossfold_trainer.contract.config import DataSpec
 from crossfold_trainer.data import DataSet, open_dataset
 from crossfold_trainer.errors import ConfigError
+from crossfold_trainer.labels import BINARY, Labels
 from crossfold_trainer.loader import Loader, epoch_batches, ordered_batches
 from tests.trainer_data import BANDS, write_dataset
 
@@ -78,7 +79,13 @@ META: dict[str, Any] = {"sample_id": ["a"] * 24, "region": ["r"] * 24, "empty": 
         ({"config": {"bands": [], "patch_size": 32}}, r"bands in config.toml must be a list of names, not \[\]"),
         ({"config": {"bands": ["a", "a", "b"], "patch_size": 32}}, "must be distinct"),
         ({"config": {"bands": ["a", "b"], "patch_size": 32}}, "x has 3 bands, config.toml names 2"),
-        ({"config": {"bands": list(BANDS), "patch_size": 32, "classes": ["a", "b"]}}, "is for binary labels"),
+        (
+            {"config": {"bands": list(BANDS), "patch_size": 32, "classes": ["a", "a"]}},
+            "classes must be a number from 2",
+        ),
+        ({"config": {"bands": list(BANDS), "patch_size": 32, "classes": 1}}, "classes must be a number from 2 to 255"),
+        ({"config": {"bands": list(BANDS), "patch_size": 32, "classes": 256}}, "distinct names, not 256"),
+        ({"config": {"bands": list(BANDS), "patch_size": 32, "classes": True}}, "distinct names, not True"),
         ({"x": None}, "has no readable arrays x and y"),
         ({"x": np.zeros((24, 3, 32, 32), np.float64)}, r"data.zarr/x must be float32 \(N, C, H, W\), not float64"),
         ({"x": np.zeros((24, 32, 32), np.float32)}, r"must be float32 \(N, C, H, W\), not float32 \(24, 32, 32\)"),
@@ -126,6 +133,29 @@ def test_an_unknown_band_is_refused(tmp_path: Path) -> None:
         ConfigError, match=r"hyperparameters.bands: the data set has no band swir; it has red, green, nir"
     ):
         opened(write_dataset(tmp_path / "d"), ["red", "swir"])
+
+
+def test_labels_are_binary_unless_classes_are_named(tmp_path: Path) -> None:
+    assert opened(write_dataset(tmp_path / "d")).labels == BINARY
+    config = {"bands": list(BANDS), "patch_size": 32}
+    named = opened(write_dataset(tmp_path / "n", config=config | {"classes": ["a", "b", "c"]})).labels
+    assert named == Labels(("a", "b", "c"), ignore=255, binary=False)
+    assert named.outputs == 3
+    numbered = opened(write_dataset(tmp_path / "i", config=config | {"classes": 4})).labels
+    assert numbered.names == ("class 0", "class 1", "class 2", "class 3")
+
+
+@pytest.mark.parametrize(("label", "classes", "refused"), [(2, 3, False), (3, 3, True), (255, 3, False), (3, 4, False)])
+def test_classes_say_which_labels_there_are(tmp_path: Path, label: int, classes: int, refused: bool) -> None:
+    y = np.zeros((24, 32, 32), np.uint8)
+    y[17, 3, 3] = label
+    config = {"bands": list(BANDS), "patch_size": 32, "classes": classes}
+    data = opened(write_dataset(tmp_path / "d", y=y, config=config))
+    if not refused:
+        assert data.read(np.array([17])).y[0, 3, 3] == label
+        return
+    with pytest.raises(ConfigError, match=r"patch 17 has the label 3; labels are 0 to 2 and 255 \(ignore\): correct y"):
+        data.read(np.array([3, 17]))
 
 
 def test_an_unknown_label_is_refused_where_it_is_read(tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from crossfold_trainer.contract.config import Precision
-from crossfold_trainer.losses import focal_sum
+from crossfold_trainer.contract import hyperparameters as hp
+from crossfold_trainer.contract.config import Loss, Precision, TrainerSpec
+from crossfold_trainer.labels import BINARY, Labels
+from crossfold_trainer.losses import make_criterion
 from crossfold_trainer.metrics import PixelMetrics
 from crossfold_trainer.precision import numerics
 from crossfold_trainer.step import LossReader, MicroBatch, TrainStep
@@ -21,13 +23,14 @@ CPU = torch.device("cpu")
 class Pointwise(nn.Module):
     """A model without batch statistics: what one sample gives depends on no other."""
 
-    def __init__(self) -> None:
+    def __init__(self, outputs: int = 1) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.layers = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 1, 1))
+        self.layers = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, outputs, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)[:, 0]
+        logits: Tensor = self.layers(x)
+        return logits[:, 0] if logits.shape[1] == 1 else logits
 
 
 def batch_of(n: int) -> MicroBatch:
@@ -39,11 +42,15 @@ def batch_of(n: int) -> MicroBatch:
     return x, y
 
 
-def make_step(precision: Precision = Precision.FP32) -> tuple[TrainStep, Pointwise]:
-    model = Pointwise()
+def make_step(
+    precision: Precision = Precision.FP32, labels: Labels = BINARY, **settings: Any
+) -> tuple[TrainStep, Pointwise]:
+    model = Pointwise(labels.outputs)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2, fused=True)
-    step = TrainStep(model, optimiser, lambda z, y: focal_sum(z, y, None, 2.0), numerics(precision, CPU))
-    step.metrics = PixelMetrics(CPU, curves=False)
+    trainer = TrainerSpec.model_validate(settings)
+    criterion = make_criterion(trainer, hp.resolve({}), labels)
+    step = TrainStep(model, optimiser, criterion, numerics(precision, CPU), trainer.gradient_clip)
+    step.metrics = PixelMetrics(CPU, labels, curves=False)
     return step, model
 
 
@@ -84,9 +91,13 @@ class NoReading(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("precision", [Precision.FP32, Precision.BF16_MIXED])
-def test_a_step_reads_nothing_back(precision: Precision) -> None:
-    step, _ = make_step(precision)
+@pytest.mark.parametrize("labels", [BINARY, Labels(("a", "b", "c"), ignore=2, binary=False)], ids=["binary", "classes"])
+@pytest.mark.parametrize(
+    ("precision", "loss"),
+    [(Precision.FP32, loss) for loss in Loss if loss is not Loss.SUM] + [(Precision.BF16_MIXED, Loss.FOCAL)],
+)
+def test_a_step_reads_nothing_back(precision: Precision, loss: Loss, labels: Labels) -> None:
+    step, _ = make_step(precision, labels, loss=loss, gradientClip=1)
     batch = cut(batch_of(8), [4, 4])
     step(batch)  # the optimiser's state is made
     losses = LossReader(CPU)
@@ -97,6 +108,18 @@ def test_a_step_reads_nothing_back(precision: Precision) -> None:
         with pytest.raises(AssertionError, match="reads a number back"):
             loss.item()
     assert [reading.step for reading in losses.arrived()] == [1]
+
+
+def test_a_clipped_gradient_has_the_norm_of_the_limit() -> None:
+    step, model = make_step(gradientClip=1e-3)
+    free, other = make_step()
+    for one in (step, free):
+        one([batch_of(8)])
+    norms = [
+        torch.stack([p.grad.norm() for p in m.parameters() if p.grad is not None]).norm().item() for m in (model, other)
+    ]
+    assert norms[0] == pytest.approx(1e-3, rel=1e-3)
+    assert norms[1] > 1e-2
 
 
 def test_mixed_precision_computes_in_its_type_and_keeps_weights_in_float32() -> None:

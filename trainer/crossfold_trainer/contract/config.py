@@ -70,6 +70,26 @@ class Precision(StrEnum):
     FP16_MIXED = "FP16Mixed"
 
 
+class Loss(StrEnum):
+    """What training minimises."""
+
+    FOCAL = "Focal"
+    BCE = "BCE"
+    DICE = "Dice"
+    JACCARD = "Jaccard"
+    LOVASZ = "Lovasz"
+    TVERSKY = "Tversky"
+    SUM = "Sum"
+
+
+class Scheduler(StrEnum):
+    """How the learning rate changes while a run trains."""
+
+    EXPONENTIAL = "Exponential"
+    COSINE = "Cosine"
+    ONE_CYCLE = "OneCycle"
+
+
 class SecretRef(Model):
     """A Secret in the same namespace."""
 
@@ -233,6 +253,17 @@ class ObjectiveSpec(Model):
     """How several metrics make one score: Harmonic, Arithmetic or Geometric mean, or Min; unused with one metric."""
 
 
+class LossTerm(Model):
+    """A term of a weighted sum of losses."""
+
+    loss: Loss
+    """Focal, BCE, Dice, Jaccard, Lovasz or Tversky."""
+    weight: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    """What the loss is multiplied with, above 0."""
+
+    rules = (Rule("self.loss != 'Sum'", "a sum has no Sum among its losses: name another loss"),)
+
+
 class TrainerSpec(Model):
     """How long and how often: settings of the training loop that are not hyperparameters."""
 
@@ -246,6 +277,24 @@ class TrainerSpec(Model):
     """Validations from one set of sample figures to the next; 0: only the kept epoch's."""
     log_every_n_steps: Annotated[int, Field(ge=1, le=100_000)] = 10
     """Optimiser steps from one logged training loss to the next."""
+    loss: Loss = Loss.FOCAL
+    """Focal, BCE (cross-entropy where there are several classes), Dice, Jaccard, Lovasz, Tversky, or Sum of lossSum."""
+    loss_sum: Annotated[
+        list[LossTerm],
+        Field(
+            max_length=6,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["loss"]},
+        ),
+    ] = []
+    """Terms of loss Sum, each loss at most once: their values are multiplied with their weights and added."""
+    tversky_alpha: Annotated[float, Field(ge=0, le=10)] = 0.3
+    """Weight of false positives in Tversky."""
+    tversky_beta: Annotated[float, Field(ge=0, le=10)] = 0.7
+    """Weight of false negatives in Tversky."""
+    scheduler: Scheduler = Scheduler.EXPONENTIAL
+    """Exponential (times gamma after each epoch), Cosine (down to 0 in maxEpochs) or OneCycle (up, then down)."""
+    gradient_clip: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    """Greatest norm of the gradients of a step, all parameters together; null: not clipped."""
     num_workers: Annotated[int, Field(ge=0, le=64)] = 0
     """Worker processes that load data; 0 loads in the training process."""
     limit_train_batches: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
@@ -262,6 +311,14 @@ class TrainerSpec(Model):
     """Use only operations that repeat bit for bit on the same kind of GPU; slower, and some models have none."""
     detect_anomaly: bool = False
     """Stop with a traceback at the operation that makes a NaN in the backward pass; slow."""
+
+    rules = (
+        Rule(
+            "self.loss == 'Sum' ? (has(self.lossSum) && size(self.lossSum) >= 2)"
+            " : (!has(self.lossSum) || size(self.lossSum) == 0)",
+            "lossSum goes with loss Sum, and must then list at least two losses",
+        ),
+    )
 
 
 class TrackingSpec(Model):
