@@ -162,6 +162,40 @@ def import_(
         print(text, end="")
 
 
+@app.command()
+def explain(
+    target: Annotated[str, typer.Argument(metavar="tune/NAME", help="The Tune.")],
+    *,
+    trial: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="The story of this trial; default: of the whole Tune.")
+    ] = None,
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", help="Its namespace; default: kubectl's current one.")
+    ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of a local run; default: runs/state if the Tune is there."),
+    ] = None,
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FORMAT", help="text or json.")] = "text",
+) -> None:
+    """Tell why: who leads, what was pruned, how a trial got its parameters and what was decided about it.
+
+    Everything is worked out from the objects, by the functions that decided.
+
+    Exit codes: 0 told, 2 there is no such Tune or trial.
+    """
+    from crossfold_cli.errors import UsageError  # noqa: PLC0415 -- as above
+    from crossfold_cli.explain import command  # noqa: PLC0415
+
+    try:
+        text, where = command.explain(target, trial=trial, namespace=namespace, state=state, output=output)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(_INVALID) from None
+    print(f"from {where}", file=sys.stderr)
+    print(text)
+
+
 def _pair(text: str) -> tuple[str, str]:
     from crossfold_cli.errors import UsageError  # noqa: PLC0415
 

@@ -1,0 +1,152 @@
+"""A Tune as it stood when a decision was made, from the objects as they are now. Pure.
+
+Objects keep when they were created and when their conditions changed, to the second. That is what the operator knew and
+when, since it writes both.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import combinations
+from typing import Any
+
+from crossfold_operator.api.crossvalidation import RunRecord
+from crossfold_operator.api.tune import TuneSpec, TuneStatus
+from crossfold_operator.names import Condition, CrossValidationPhase
+from crossfold_operator.observe.runs import Run, read_runs
+from crossfold_operator.observe.trials import Trial, TrialReader
+from crossfold_operator.times import parse_time
+
+Obj = Mapping[str, Any]
+
+_DOUBT = 1.0
+"""Seconds by which two times may differ and still be in either order."""
+_DOUBTFUL = 4
+"""Trials of which both orders are considered."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A trial, and when the search knew what of it.
+
+    Attributes:
+        trial: as it is now.
+        asked: when it got its parameters.
+        ended: when the search knew that it was over; None while it is not.
+        runs: its runs, the earliest first where the times are known.
+    """
+
+    trial: Trial
+    asked: datetime
+    ended: datetime | None
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True)
+class Past:
+    """A Tune with all that is left of it.
+
+    Attributes:
+        name: its name.
+        namespace: its namespace.
+        spec: its spec.
+        status: its status.
+        trials: those that exist, by number.
+        asked: numbers below this one have been given out.
+    """
+
+    name: str
+    namespace: str
+    spec: TuneSpec
+    status: TuneStatus
+    trials: tuple[Seen, ...]
+    asked: int
+
+    def get(self, number: int) -> Seen | None:
+        """The trial of a number; None when its CrossValidation is gone."""
+        return next((seen for seen in self.trials if seen.trial.number == number), None)
+
+    @property
+    def now(self) -> list[Trial]:
+        """The trials as they are."""
+        return [seen.trial for seen in self.trials]
+
+
+def past_of(tune: Obj, cross_validations: Iterable[Obj], train_runs: Iterable[Obj]) -> Past:
+    """Read the objects of a Tune.
+
+    Args:
+        tune: the Tune.
+        cross_validations: its trials.
+        train_runs: their runs; those of ended trials need not be there.
+    """
+    spec = TuneSpec.model_validate(tune["spec"])
+    status = TuneStatus.model_validate(tune.get("status") or {})
+    objects = {cv["metadata"]["uid"]: cv for cv in cross_validations}
+    below: dict[str, list[Obj]] = {}
+    for run in train_runs:
+        for owner in run["metadata"].get("ownerReferences", ()):
+            below.setdefault(owner["uid"], []).append(run)
+
+    def runs_of(uid: str) -> Sequence[Obj]:
+        return below.get(uid, [])
+
+    reader = TrialReader(tune["metadata"]["name"], [parameter.name for parameter in spec.parameters])
+    seen = [_seen(trial, objects[trial.uid], runs_of) for trial in reader.read(objects.values(), runs_of)]
+    return Past(
+        name=tune["metadata"]["name"],
+        namespace=tune["metadata"].get("namespace", "default"),
+        spec=spec,
+        status=status,
+        trials=tuple(seen),
+        asked=max(status.trials.asked, seen[-1].trial.number + 1 if seen else 0),
+    )
+
+
+def _seen(trial: Trial, cv: Obj, runs_of: Callable[[str], Sequence[Obj]]) -> Seen:
+    status = cv.get("status") or {}
+    remembered = [RunRecord.model_validate(record) for record in status.get("runs", ())]
+    return Seen(
+        trial=trial,
+        asked=parse_time(cv["metadata"]["creationTimestamp"]),
+        ended=_ended(trial, status),
+        runs=tuple(read_runs(runs_of(trial.uid), remembered)),
+    )
+
+
+def _ended(trial: Trial, status: Mapping[str, Any]) -> datetime | None:
+    """When a trial was over for the search: when its status said so."""
+    if not trial.terminal:
+        return None
+    times = [
+        parse_time(condition["lastTransitionTime"])
+        for condition in status.get("conditions", ())
+        if condition["type"] in (Condition.COMPLETE, Condition.FAILED) and condition["status"] == "True"
+    ]
+    return max(times, default=None)
+
+
+def known_at(past: Past, number: int) -> list[list[Trial]]:
+    """The trials below a number as they were known when it was asked: the likeliest answer first.
+
+    There are several when something ended in the very second.
+    """
+    asked = next(seen.asked for seen in past.trials if seen.trial.number == number)
+    before = [seen for seen in past.trials if seen.trial.number < number]
+    certain = [seen.ended is not None and seen.ended <= asked for seen in before]
+    doubtful = [
+        i
+        for i, seen in enumerate(before)
+        if seen.ended is not None and abs((seen.ended - asked).total_seconds()) <= _DOUBT
+    ][-_DOUBTFUL:]
+    answers = []
+    for size in range(len(doubtful) + 1):
+        for flipped in combinations(doubtful, size):
+            over = [known != (i in flipped) for i, known in enumerate(certain)]
+            answers.append([s.trial if known else under_way(s.trial) for s, known in zip(before, over, strict=True)])
+    return answers
+
+
+def under_way(trial: Trial) -> Trial:
+    """An ended trial as it was before that."""
+    return replace(trial, phase=CrossValidationPhase.RUNNING, score=None, std=None, ended=None, stopping=False)
