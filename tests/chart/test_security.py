@@ -53,6 +53,8 @@ def test_exactly_what_it_needs(render, values):
     expected |= {("", "pods", v) for v in ("get", "list", "watch")}
     expected |= {("", "events", v) for v in ("get", "list", "create", "patch")}
     expected |= {("coordination.k8s.io", "leases", v) for v in ("get", "update", "create")}
+    if values == CLUSTER_WIDE:
+        expected |= {("authentication.k8s.io", "tokenreviews", "create")}
     assert rights == expected
 
 
@@ -62,6 +64,27 @@ def test_namespaced_it_has_no_right_beyond_its_namespaces(render):
     assert {r["metadata"]["namespace"] for r in pick(objects, "Role")} == {"team-a", "crossfold-system"}
     (subject,) = one(objects, "RoleBinding", "crossfold")["subjects"]
     assert subject == {"kind": "ServiceAccount", "name": "crossfold", "namespace": "crossfold-system"}
+
+
+@pytest.mark.parametrize(
+    ("values", "reporting"),
+    [
+        (CLUSTER_WIDE, True),
+        (NAMESPACED, False),
+        ({**CLUSTER_WIDE, "progress": {"enabled": False}}, False),
+        ({**NAMESPACED, "progress": {"enabled": True}}, True),
+    ],
+    ids=["cluster-wide", "namespaced", "refused", "asked for"],
+)
+def test_live_progress_comes_with_the_one_right_that_it_takes(render, values, reporting):
+    objects = render(**values)
+    (container,) = one(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    (url,) = [e.get("value", "") for e in container["env"] if e["name"] == "CROSSFOLD_PROGRESS_URL"]
+    found = [r for r in pick(objects, "ClusterRole") if r["metadata"]["name"].endswith("-progress")]
+    assert bool(url) is reporting
+    assert [role["rules"] for role in found] == [
+        [{"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}]
+    ] * reporting
 
 
 def test_without_cluster_roles_a_namespaced_install_has_none(render):

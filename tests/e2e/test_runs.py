@@ -141,3 +141,20 @@ def test_an_image_that_cannot_be_pulled_is_explained(world: World) -> None:
     world.apply("TrainRun", "no-image", spec)
     shown = world.wait("trainrun", "no-image", lambda r: condition(r, "Degraded").get("reason") == "ImagePull")
     assert "spec.template.image" in condition(shown, "Degraded")["message"]
+
+
+def test_the_epoch_moves_while_a_run_trains(world: World) -> None:
+    world.apply("TrainRun", "long", world.train_run(trainer={"maxEpochs": 10_000, "checkValEveryNEpoch": 1}))
+    first = world.wait("trainrun", "long", lambda r: r["status"].get("epoch") and r["status"].get("score"))["status"]
+    assert first["phase"] == "Running"
+    assert first["summary"]["epoch"] == f"{first['epoch']}/10000"
+    assert first["progress"] == "0%"
+    assert first["eta"]
+    assert float(first["patchesPerSecond"]) > 0
+    later = world.wait("trainrun", "long", lambda r: r["status"]["epoch"] > first["epoch"])["status"]
+    assert later["step"] > first["step"]
+    assert later["phase"] == "Running"
+    pod = world.list("pod", "-l", "crossfold.dev/train-run=long")[0]
+    mounted = [m["mountPath"] for c in pod["spec"]["containers"] for m in c["volumeMounts"]]
+    assert "/var/run/secrets/crossfold.dev/progress" in mounted
+    assert "/var/run/secrets/kubernetes.io/serviceaccount" not in mounted

@@ -105,6 +105,25 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Here:
     return here
 
 
+def test_a_status_moves_while_a_run_trains(here: Here) -> None:
+    process = here.start("tune.yaml", "--slots", "1", "--set", "spec.trainer.maxEpochs=500", FAKE_SECONDS="0.1")
+
+    def seen() -> set[str]:
+        runs = [run.get("status", {}) for run in here.objects("trainruns").values()]
+        return {run["summary"]["epoch"] for run in runs if run.get("phase") == "Running" and run.get("epoch")}
+
+    moved: set[str] = set()
+    end = time.monotonic() + 120
+    while len(moved) < 2 and time.monotonic() < end:
+        with suppress(ValueError, FileNotFoundError):  # a file that is being written
+            moved |= seen()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert len(moved) >= 2, output
+    assert all(text.endswith("/500") for text in moved)
+
+
 def test_a_whole_tune(undisturbed: Here) -> None:
     assert undisturbed.trained() == {f"small-cv{t}-f{f}s42": 1 for t in range(6) for f in range(2)}
     phase, best, _, trials = undisturbed.outcome()
