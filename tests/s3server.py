@@ -30,8 +30,8 @@ def s3_server(root: Path, access: str, secret: str, region: str, port: int = 0) 
         _wait(port, process)
         yield f"http://127.0.0.1:{port}"
     finally:
-        process.terminate()
-        process.wait(timeout=10)
+        process.kill()  # a polite end waits for clients that keep their connections
+        process.wait()
 
 
 def free_port() -> int:

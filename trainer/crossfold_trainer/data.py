@@ -3,34 +3,29 @@
 Shapes: N patches, C bands, H x W pixels. x float32 (N, C, H, W) in [0, 1]; y uint8 (N, H, W): see `labels`.
 """
 
-import hashlib
 import io
 import json
-import os
 import tomllib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossfold_trainer.contract.config import DataSpec
-from crossfold_trainer.errors import ConfigError, StoreError
+from crossfold_trainer.errors import ConfigError
+from crossfold_trainer.inventory import Inventory, digest_of, list_objects, marks
 from crossfold_trainer.labels import Labels, labels_from
-from crossfold_trainer.splits import Metadata
+from crossfold_trainer.layout import parse
+from crossfold_trainer.reader import ChunkReader, LabelCheck, Reader, ZarrReader
+from crossfold_trainer.splits import Index, Metadata
 from crossfold_trainer.store import Store, open_store
 
-if TYPE_CHECKING:
-    from zarr import Array
-
-Index = NDArray[np.int64]
-
 ARRAYS = "data.zarr"
-CONCURRENT_REQUESTS = 64
-MEMORY_SHARE = 0.4
-"""Of the pod's memory: what is used of the data is read once and kept when it is no more than this share."""
+ZARR_REQUESTS = 64
+"""Requests in flight of one read through zarr."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +38,7 @@ class Patches:
 
 @dataclass(frozen=True)
 class DataSet:
-    """An open data set: what was checked, and the arrays to read from."""
+    """An open data set: what was checked, and the reader of its patches."""
 
     bands: tuple[str, ...]
     """The bands that are read, in the order in which the model gets them."""
@@ -53,11 +48,7 @@ class DataSet:
     """H, W."""
     labels: Labels
     """What the values of y mean."""
-    _store: Store
-    _x: "Array[Any]"
-    _y: "Array[Any]"
-    _columns: Index
-    """Positions of `bands` in x."""
+    reader: Reader
 
     def __len__(self) -> int:
         """N."""
@@ -65,44 +56,33 @@ class DataSet:
 
     @property
     def patch_bytes(self) -> int:
-        """Bytes of one patch in memory, its label included."""
+        """Bytes of one patch as it is stored but not compressed, its label included."""
         height, width = self.shape
-        return height * width * (4 * len(self.bands) + 1)
+        return height * width * (self.reader.dtype.itemsize * len(self.bands) + 1)
 
     def read(self, rows: Index) -> Patches:
-        """Read these patches, all their chunks concurrently.
+        """Read these patches and wait for them.
 
         Raises:
-            ConfigError: a label is none of the data set's.
+            ConfigError: a label is none of the data set's, or a chunk cannot be decoded.
             StoreError: the storage does not answer as it should.
         """
-        if len(rows) == 0:
-            height, width = self.shape
-            return Patches(
-                np.empty((0, len(self.bands), height, width), np.float32), np.empty((0, *self.shape), np.uint8)
-            )
-        try:
-            x = self._store.attempt(lambda: np.asarray(self._x.oindex[rows, self._columns]), ARRAYS)
-            y = self._store.attempt(lambda: np.asarray(self._y.oindex[rows]), ARRAYS)
-        except (ValueError, RuntimeError) as error:
-            raise StoreError(f"data: a chunk of {self._store.uri}/{ARRAYS} cannot be decoded: {error}") from error
-        self._check_labels(rows, y)
-        return Patches(np.ascontiguousarray(x, np.float32), y)
+        x = np.empty((len(rows), len(self.bands), *self.shape), self.reader.dtype)
+        y = np.empty((len(rows), *self.shape), np.uint8)
+        if len(rows):
+            self.reader.submit(rows, x, y).result()
+        scaling = self.reader.scaling
+        return Patches(x if scaling is None else scaling.decode(x), y)
 
-    def _check_labels(self, rows: Index, y: NDArray[np.uint8]) -> None:
-        n, ignore = len(self.labels.names), self.labels.ignore
-        wrong = (y >= n) & (y != ignore)
-        if wrong.any():
-            at = tuple(np.argwhere(wrong)[0])
-            listed = "0 (no), 1 (yes)" if self.labels.binary else f"0 to {n - 1}"
-            raise ConfigError(
-                "data.uri",
-                f"patch {rows[at[0]]} has the label {y[at]}; labels are {listed} and {ignore} (ignore): correct y",
-            )
 
-    def fits_in_memory(self, n: int) -> bool:
-        """Whether n patches may be kept in memory."""
-        return n * self.patch_bytes <= MEMORY_SHARE * memory_limit()
+class _Facts(NamedTuple):
+    """What an array's metadata say of it."""
+
+    shape: tuple[int, ...]
+    dtype: "np.dtype[Any] | None"
+    """Of its values; None: a kind that numpy has no name for."""
+    chunks: tuple[int, ...]
+    """Shape of a chunk (of a shard where there are shards)."""
 
 
 def open_dataset(spec: DataSpec, bands: Sequence[str] | None) -> DataSet:
@@ -116,54 +96,120 @@ def open_dataset(spec: DataSpec, bands: Sequence[str] | None) -> DataSet:
         ConfigError: it is missing, may not be read, or its parts do not fit each other.
         StoreError: the storage does not answer.
     """
-    import zarr  # noqa: PLC0415 - a repeated result needs no zarr
-
     store = open_store(spec, "data")
     raw_config = _need(store, "config.toml")
-    raw_metadata = _need(store, "metadata.parquet")
-    section = _section(raw_config)
-    known = _bands(section)
+    with ThreadPoolExecutor(3, thread_name_prefix="open") as pool:
+        reading_metadata = pool.submit(_need, store, "metadata.parquet")
+        reading_x, reading_y = (pool.submit(_array, store, name) for name in ("x", "y"))
+        section = _section(raw_config)
+        known = _bands(section)
+        raw_metadata, x, y = reading_metadata.result(), reading_x.result(), reading_y.result()
     try:
         labels = labels_from(section.get("classes"))
     except ValueError as error:
         raise ConfigError("data.uri", f"config.toml: {error}") from None
-    zarr.config.set({"async.concurrency": CONCURRENT_REQUESTS})
-    try:
-        group = store.attempt(lambda: zarr.open_group(store.zarr(), path=ARRAYS, mode="r"), ARRAYS)
-        x: Any = store.attempt(lambda: group["x"], ARRAYS)
-        y: Any = store.attempt(lambda: group["y"], ARRAYS)
-    except (FileNotFoundError, KeyError, ValueError) as error:
-        raise ConfigError("data.uri", f"{store.uri}/{ARRAYS} has no readable arrays x and y: {error}") from None
     metadata = _metadata(raw_metadata)
-    _check_arrays(x, y, len(known), len(metadata.empty))
+    facts = {"x": _facts(x), "y": _facts(y)}
+    _check_arrays(facts["x"], facts["y"], len(known), len(metadata.empty))
     chosen = tuple(known if bands is None else bands)
     unknown = [band for band in chosen if band not in known]
     if unknown:
         raise ConfigError(
             "hyperparameters.bands", f"the data set has no band {', '.join(unknown)}; it has {', '.join(known)}"
         )
+    columns = [known.index(band) for band in chosen]
+    entries = list_objects(store, f"{ARRAYS}/", _marks(facts, {"x": x, "y": y}))
+    shapes = json.dumps({name: found.shape for name, found in facts.items()}, sort_keys=True).encode()
+    x_layout, y_layout = parse(f"{ARRAYS}/x", x), parse(f"{ARRAYS}/y", y)
+    check = _label_check(labels)
+    reader: Reader
+    if x_layout is not None and y_layout is not None:
+        reader = ChunkReader(store, Inventory(entries), x_layout, y_layout, columns=columns, check_labels=check)
+    else:
+        reader = _zarr_reader(store, columns, check)
     return DataSet(
         bands=chosen,
         metadata=metadata,
-        digest=_digest(store, raw_config, raw_metadata, {"x": x.shape, "y": y.shape}),
-        shape=(x.shape[2], x.shape[3]),
+        digest=digest_of((raw_config, raw_metadata, shapes), entries),
+        shape=(facts["x"].shape[2], facts["x"].shape[3]),
         labels=labels,
-        _store=store,
-        _x=x,
-        _y=y,
-        _columns=np.array([known.index(band) for band in chosen]),
+        reader=reader,
     )
 
 
-def memory_limit() -> int:
-    """Bytes that this process may use: the cgroup's limit, or what the machine has available."""
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")]
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            limits.append(int(Path(path).read_text()))
-        except (OSError, ValueError):
+def _array(store: Store, name: str) -> dict[str, Any]:
+    """The metadata document of an array: zarr.json (zarr 3) or .zarray (zarr 2)."""
+    path = f"{ARRAYS}/{name}"
+    for document in ("zarr.json", ".zarray"):
+        raw = store.read(f"{path}/{document}")
+        if raw is None:
             continue
-    return min(limits)
+        try:
+            content = json.loads(raw)
+        except ValueError as error:
+            raise ConfigError("data.uri", f"{store.uri}/{path}/{document} cannot be read: {error}") from None
+        if isinstance(content, dict):
+            return content
+    raise ConfigError(
+        "data.uri",
+        f"{store.uri}/{ARRAYS} has no readable arrays x and y: there is no {name}/zarr.json or {name}/.zarray",
+    )
+
+
+def _facts(document: dict[str, Any]) -> _Facts:
+    grid = document.get("chunk_grid")
+    chunks = grid.get("configuration", {}).get("chunk_shape") if isinstance(grid, dict) else document.get("chunks")
+    try:
+        dtype = np.dtype(document.get("data_type", document.get("dtype")))
+    except TypeError:
+        dtype = None
+    return _Facts(tuple(document.get("shape") or ()), dtype, tuple(chunks or ()))
+
+
+def _marks(facts: dict[str, _Facts], documents: dict[str, dict[str, Any]]) -> list[str]:
+    """Where to cut the listing of the arrays' objects."""
+    arrays = []
+    for name, (shape, _, chunks) in facts.items():
+        keys = documents[name].get("chunk_key_encoding", {"name": "v2"})
+        inside = f"c{keys.get('configuration', {}).get('separator', '/')}" if keys.get("name") == "default" else ""
+        counts = [-(-n // max(1, chunk)) for n, chunk in zip(shape, chunks, strict=False)]
+        if counts:
+            arrays.append((f"{ARRAYS}/{name}/{inside}", counts[0], int(np.prod(counts))))
+    return marks(arrays)
+
+
+def _zarr_reader(store: Store, columns: Sequence[int], check_labels: LabelCheck) -> Reader:
+    import zarr  # noqa: PLC0415 - most data sets are read without it
+
+    zarr.config.set({"async.concurrency": ZARR_REQUESTS})
+    try:
+        group = store.attempt(lambda: zarr.open_group(store.zarr(), path=ARRAYS, mode="r"), ARRAYS)
+        x: Any = store.attempt(lambda: group["x"], ARRAYS)
+        y: Any = store.attempt(lambda: group["y"], ARRAYS)
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        raise ConfigError("data.uri", f"{store.uri}/{ARRAYS} has no readable arrays x and y: {error}") from None
+    return ZarrReader(store, x, y, columns=columns, check_labels=check_labels)
+
+
+def _label_check(labels: Labels) -> LabelCheck:
+    """Refuses the labels (H, W) of a patch that are none of the data set's."""
+    n, ignore = len(labels.names), labels.ignore
+    allowed = np.zeros(256, np.bool_)
+    allowed[:n] = allowed[ignore] = True
+    highest = n if ignore == n else n - 1
+
+    def check(row: int, mask: NDArray[np.uint8]) -> None:
+        if mask.max(initial=0) <= highest:
+            return
+        wrong = mask[~allowed[mask]]
+        if len(wrong):
+            listed = "0 (no), 1 (yes)" if labels.binary else f"0 to {n - 1}"
+            raise ConfigError(
+                "data.uri",
+                f"patch {row} has the label {wrong[0]}; labels are {listed} and {ignore} (ignore): correct y",
+            )
+
+    return check
 
 
 def _need(store: Store, path: str) -> bytes:
@@ -230,10 +276,10 @@ def _metadata(raw: bytes) -> Metadata:
     return Metadata(empty=flags, region=names("region"), sample_id=names("sample_id"))
 
 
-def _check_arrays(x: Any, y: Any, n_bands: int, n_rows: int) -> None:
+def _check_arrays(x: _Facts, y: _Facts, n_bands: int, n_rows: int) -> None:
     for name, array, dtype, axes in (("x", x, "float32", "(N, C, H, W)"), ("y", y, "uint8", "(N, H, W)")):
-        if not hasattr(array, "shape") or array.ndim != axes.count(",") + 1 or array.dtype != np.dtype(dtype):
-            got = f"{array.dtype} {array.shape}" if hasattr(array, "shape") else "a group"
+        if len(array.shape) != axes.count(",") + 1 or array.dtype is None or array.dtype.name != dtype:
+            got = f"{array.dtype} {array.shape}" if array.shape else "a group"
             raise ConfigError("data.uri", f"{ARRAYS}/{name} must be {dtype} {axes}, not {got}")
     if not x.shape[0] == y.shape[0] == n_rows:
         raise ConfigError(
@@ -247,13 +293,3 @@ def _check_arrays(x: Any, y: Any, n_bands: int, n_rows: int) -> None:
         raise ConfigError("data.uri", f"x has {x.shape[1]} bands, config.toml names {n_bands}")
     if x.shape[2:] != y.shape[1:]:
         raise ConfigError("data.uri", f"x has patches of {x.shape[2:]} pixels, y of {y.shape[1:]}")
-
-
-def _digest(store: Store, config: bytes, metadata: bytes, shapes: dict[str, Any]) -> str:
-    """SHA-256 over config, metadata, array shapes and every object of the arrays (name, size, tag)."""
-    digest = hashlib.sha256()
-    for part in (config, metadata, json.dumps(shapes, sort_keys=True).encode()):
-        digest.update(hashlib.sha256(part).digest())
-    for entry in sorted(store.list(f"{ARRAYS}/")):
-        digest.update(f"{entry.path}\0{entry.size}\0{entry.tag}\n".encode())
-    return digest.hexdigest()

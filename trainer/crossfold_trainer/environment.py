@@ -4,11 +4,11 @@ import json
 import os
 import platform
 from importlib import metadata
-from pathlib import Path
 
 import torch
 
 from crossfold_trainer.contract.config import IMAGE_VARIABLE
+from crossfold_trainer.machine import cpu_count
 
 PACKAGES = (
     "crossfold", "torch", "segmentation-models-pytorch", "timm", "torchvision", "numpy", "zarr", "numcodecs", "obstore",
@@ -24,28 +24,6 @@ def use_cpus() -> int:
     n = int(asked) if asked.isdigit() and int(asked) > 0 else cpu_count()
     torch.set_num_threads(n)
     return n
-
-
-def cpu_count() -> int:
-    """CPUs that this process may use: its affinity, or its cgroup's quota where that is less."""
-    n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    quota = _quota()
-    return max(1, min(n, round(quota))) if quota is not None else n
-
-
-def _quota() -> float | None:
-    """CPUs of the cgroup's quota (version 2, then 1); None: unlimited."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        pass
-    try:
-        quota_us = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text())
-        period_us = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text())
-    except (OSError, ValueError):
-        return None
-    return quota_us / period_us if quota_us > 0 else None
 
 
 def environment_record(device: torch.device, threads: int) -> bytes:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from crossfold_trainer.data import Index
 from crossfold_trainer.labels import Labels
+from crossfold_trainer.splits import Index
 
 MAX_POSITIVE = 20
 MAX_NEGATIVE = 10

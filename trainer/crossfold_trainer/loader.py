@@ -1,17 +1,33 @@
-"""Batches of patches in a reproducible order: from memory when the data fits, else read ahead in threads."""
+"""Batches of patches on a device in a reproducible order: read ahead into recycled buffers, or kept in memory.
 
+Shapes: B patches in a batch, k bands, H x W pixels. Numbers travel to the device as they are stored (two bytes
+instead of four in data sets that Crossfold writes) and become float32 there.
+"""
+
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from crossfold_trainer.data import DataSet, Index, Patches
+from crossfold_trainer.data import DataSet
+from crossfold_trainer.layout import Raw, Scaling
+from crossfold_trainer.machine import memory_limit
+from crossfold_trainer.reader import Mask
+from crossfold_trainer.splits import Index
 
-READ_PATCHES = 64
-"""Patches per request when everything is read into memory."""
+AHEAD_BATCHES = 8
+AHEAD_BYTES = 256 * 2**20
+"""So many batches are read ahead, or so many bytes where that is less; two batches at least."""
+RESTING = 2
+MEMORY_SHARE = 0.4
+"""Of the memory that this process may use: what is used of the data is kept when it is no more than this share."""
+
+_TORCH = {"<f4": torch.float32, "<u2": torch.uint16, "<i2": torch.int16, "|u1": torch.uint8, "|i1": torch.int8}
 
 
 def epoch_batches(rows: Index, batch_size: int, seed: int, epoch: int) -> list[Index]:
@@ -28,46 +44,151 @@ def ordered_batches(rows: Index, batch_size: int) -> list[Index]:
 class Loader:
     """Reads batches of an open data set onto a device.
 
-    Patches that the run needs are kept in memory when they fit; otherwise `ahead` batches are read while the
+    The rows that the run needs are kept in memory when they fit; otherwise some batches are read ahead while the
     device computes. Order and content do not depend on which of the two it is.
     """
 
-    def __init__(self, data: DataSet, rows: Index, device: torch.device, readers: int = 1) -> None:
-        """Prepare for these rows; reads all of them when they fit in memory."""
+    def __init__(self, data: DataSet, rows: Index, device: torch.device, threads: int = 0) -> None:
+        """Prepare for these rows; reads all of them when they fit in memory.
+
+        Args:
+            data: the open data set.
+            rows: all rows that will ever be asked for.
+            device: where batches go.
+            threads: that decode; 0: one a CPU, at most four.
+        """
+        self.waited = 0.0
+        """Seconds that `batches` has waited for data, all calls together."""
         self._data = data
         self._device = device
-        self._readers = max(1, readers)
-        self._kept: Patches | None = None
-        self._position = {int(row): i for i, row in enumerate(rows)}
-        if data.fits_in_memory(len(rows)):
-            parts = [data.read(rows[i : i + READ_PATCHES]) for i in range(0, len(rows), READ_PATCHES)]
-            self._kept = Patches(np.concatenate([p.x for p in parts]), np.concatenate([p.y for p in parts]))
+        self._scale = Scale(data.reader.scaling, device)
+        self._kept: _Buffers | None = None
+        self._position: dict[int, int] = {}
+        data.reader.use_threads(threads)
+        if len(rows) * data.patch_bytes <= MEMORY_SHARE * memory_limit():
+            self._position = {int(row): i for i, row in enumerate(rows)}
+            self._kept = self._buffers(len(rows), pinned=False)
+            if len(rows):
+                data.reader.submit(rows, *self._kept.arrays(len(rows))).result()
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the rows are kept in memory."""
+        return self._kept is not None
 
     def batches(self, batches: Sequence[Index]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Each batch as x (B, C, H, W) float32 and y (B, H, W) uint8 on the device."""
-        if self._kept is not None:
-            for rows in batches:
-                at = [self._position[int(row)] for row in rows]
-                yield self._to_device(Patches(self._kept.x[at], self._kept.y[at]))
+        """Each batch as x (B, k, H, W) float32 and y (B, H, W) uint8 on the device, for the caller to keep."""
+        if not batches:
             return
-        with ThreadPoolExecutor(self._readers, thread_name_prefix="read") as pool:
-            waiting: deque[Future[Patches]] = deque()
-            todo = iter(batches)
-            try:
-                for rows in todo:
-                    waiting.append(pool.submit(self._data.read, rows))
-                    if len(waiting) > self._readers:
-                        yield self._to_device(waiting.popleft().result())
-                while waiting:
-                    yield self._to_device(waiting.popleft().result())
-            finally:
-                for future in waiting:
-                    future.cancel()
+        free, resting = self._room(max(map(len, batches)))
+        todo, under_way = iter(batches), deque[_Reading]()
 
-    def _to_device(self, patches: Patches) -> tuple[Tensor, Tensor]:
-        x, y = torch.from_numpy(patches.x), torch.from_numpy(patches.y)
-        if self._device.type == "cuda":
-            return x.pin_memory().to(self._device, non_blocking=True), y.pin_memory().to(
-                self._device, non_blocking=True
+        def read_ahead() -> None:
+            while len(free) > resting and (rows := next(todo, None)) is not None:
+                under_way.append(self._begin(rows, free.popleft()))
+
+        try:
+            read_ahead()
+            while under_way:
+                began = time.perf_counter()
+                under_way[0].future.result()
+                self.waited += time.perf_counter() - began
+                done = under_way.popleft()
+                batch = self._to_device(done.buffers, done.n)
+                free.append(done.buffers)
+                read_ahead()
+                yield batch
+        finally:
+            for reading in under_way:
+                reading.future.cancel()
+
+    def _room(self, batch: int) -> "tuple[deque[_Buffers], int]":
+        """Buffers for as many batches of this size as are read ahead, and how many of them rest between two uses.
+
+        A device may take a while to get to the copy of a batch: two batches later it is done.
+        """
+        pinned = self._device.type == "cuda"
+        resting = RESTING if pinned else 0
+        ahead = 1 if self.in_memory else max(2, min(AHEAD_BATCHES, AHEAD_BYTES // (batch * self._data.patch_bytes)))
+        return deque(self._buffers(batch, pinned=pinned) for _ in range(ahead + resting)), resting
+
+    def _buffers(self, n: int, *, pinned: bool) -> "_Buffers":
+        data = self._data
+        shape = (n, len(data.bands), *data.shape)
+        with torch.inference_mode(False):  # made while validating, they serve training too
+            return _Buffers(
+                torch.empty(shape, dtype=_TORCH[data.reader.dtype.str], pin_memory=pinned),
+                torch.empty((n, *data.shape), dtype=torch.uint8, pin_memory=pinned),
             )
-        return x, y
+
+    def _begin(self, rows: Index, buffers: "_Buffers") -> "_Reading":
+        buffers.wait()
+        if self._kept is None:
+            return _Reading(self._data.reader.submit(rows, *buffers.arrays(len(rows))), buffers, len(rows))
+        at = torch.tensor([self._position[int(row)] for row in rows])
+        for source, target in ((self._kept.x, buffers.x), (self._kept.y, buffers.y)):
+            torch.index_select(_signed(source), 0, at, out=_signed(target)[: len(rows)])
+        ready: Future[None] = Future()
+        ready.set_result(None)
+        return _Reading(ready, buffers, len(rows))
+
+    def _to_device(self, buffers: "_Buffers", n: int) -> tuple[Tensor, Tensor]:
+        x, y = buffers.x[:n], buffers.y[:n]
+        if self._device.type == "cuda":
+            x, y = x.to(self._device, non_blocking=True), y.to(self._device, non_blocking=True)
+            buffers.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            buffers.copied.record()
+            return self._scale(x), y
+        return self._scale(x) if self._data.reader.scaling is not None else x.clone(), y.clone()
+
+
+@dataclass
+class _Buffers:
+    """Room for one batch, as it is stored: x (B, k, H, W), y (B, H, W)."""
+
+    x: Tensor
+    y: Tensor
+    copied: torch.cuda.Event | None = None
+    """When the device has taken it all."""
+
+    def arrays(self, n: int) -> tuple[Raw, Mask]:
+        """The room for n patches, for a reader."""
+        return self.x[:n].numpy(), self.y[:n].numpy()
+
+    def wait(self) -> None:
+        """Until it may be written to again."""
+        if self.copied is not None:
+            self.copied.synchronize()
+            self.copied = None
+
+
+@dataclass
+class _Reading:
+    """A batch under way."""
+
+    future: "Future[None]"
+    buffers: _Buffers
+    n: int
+
+
+class Scale:
+    """Stored numbers to float32 in their meaning, on the device, to the last bit as zarr gives them."""
+
+    def __init__(self, scaling: Scaling | None, device: torch.device) -> None:
+        """Prepare; the divisor lies on the device, since a device may multiply by a host number's reciprocal."""
+        self._scaling = scaling
+        if scaling is not None:
+            exact = torch.float32 if scaling.plain else torch.float64
+            self._divisor = torch.tensor(scaling.scale, dtype=exact, device=device)
+
+    def __call__(self, stored: Tensor) -> Tensor:
+        """(B, k, H, W) as stored -> float32."""
+        if self._scaling is None:
+            return stored
+        meant = stored.to(self._divisor.dtype).div_(self._divisor)
+        return meant if self._scaling.plain else meant.add_(self._scaling.offset).float()
+
+
+def _signed(tensor: Tensor) -> Tensor:
+    """The same bits in a type that torch can gather."""
+    return tensor.view(torch.int16) if tensor.dtype == torch.uint16 else tensor

@@ -4,6 +4,7 @@ obstore talks to S3, GCS, Azure and folders; zarr reads through the same client.
 endpoint, region and credentials, and credentials come from files, so two sides never mix.
 """
 
+import asyncio
 import html
 import os
 import re
@@ -40,9 +41,15 @@ DEFAULT_REGION = "us-east-1"
 """Signed for when a custom endpoint names no region: what S3-compatible servers expect."""
 CONNECT_TIMEOUT = timedelta(seconds=5)
 REQUEST_TIMEOUT = timedelta(seconds=120)
+DATA_TIMEOUT = timedelta(minutes=10)
+STALL_TIMEOUT = timedelta(seconds=15)
+"""A data object whose next bytes take longer is asked for again."""
 MAX_RETRIES = 10
 RETRY_TIMEOUT = timedelta(seconds=30)
 """How long obstore repeats one request after connection errors, time-outs and 5xx answers."""
+FETCH_ROUNDS = 3
+FETCH_PAUSE_S = 1.0
+"""A chunk is fetched so often, each time with the retries above, and with such a pause (doubled) in between."""
 CREDENTIALS_LIFETIME = timedelta(minutes=10)
 """After this long the credential files are read again: a Secret may have been rotated."""
 
@@ -72,6 +79,13 @@ class Entry(NamedTuple):
     tag: str
 
 
+class Fetched(NamedTuple):
+    """An object's bytes (anything with the buffer protocol), and what identifies its content."""
+
+    content: Any
+    tag: str
+
+
 class Store:
     """A prefix of a bucket, or a folder. Paths are relative to it, with ``/``.
 
@@ -85,6 +99,26 @@ class Store:
         self._spec = spec
         self.side = side
         self.uri = spec.uri.rstrip("/") or "/"
+        self.folder: Path | None = Path(client.prefix or "/") if isinstance(client, LocalStore) else None
+        """The folder on this machine, where the store is one."""
+
+    async def fetch(self, path: str) -> Fetched | None:
+        """An object's bytes without holding up others; None when there is none.
+
+        The client repeats requests by itself; answers that break off or stall are asked for again here.
+        """
+        for round_ in range(FETCH_ROUNDS):
+            try:
+                answer = await obstore.get_async(self._client, path)
+                return Fetched(await answer.bytes_async(), self._tag(answer.meta))
+            except (obs.BaseError, OSError) as error:
+                meant = self.explain(error, path)
+                if isinstance(meant, FileNotFoundError):
+                    return None
+                if not isinstance(meant, StoreError) or round_ + 1 == FETCH_ROUNDS:
+                    raise meant from None
+            await asyncio.sleep(FETCH_PAUSE_S * 2**round_)
+        raise AssertionError("the last round returns or raises")
 
     def read(self, path: str) -> bytes | None:
         """An object's bytes; None when there is none."""
@@ -105,20 +139,30 @@ class Store:
             return False
         return True
 
-    def list(self, prefix: str = "") -> Iterator[Entry]:
-        """Every object below a prefix, in the server's order."""
-        local = isinstance(self._client, LocalStore)
+    def list(self, prefix: str = "", after: str = "", before: str = "") -> Iterator[Entry]:
+        """Every object below a prefix in the server's order.
+
+        Args:
+            prefix: a folder.
+            after: leave out what does not come after this path; empty: nothing.
+            before: stop after this path; empty: at the end. With both, listings of neighbouring parts make the whole.
+        """
 
         def entries() -> "list[Entry]":
-            found = []
-            for batch in obstore.list(self._client, prefix or None, chunk_size=1000):
+            found: list[Entry] = []
+            for batch in obstore.list(self._client, prefix or None, offset=after or None, chunk_size=1000):
                 for meta in batch:
-                    # A folder's e_tag holds the inode, which differs from node to node.
-                    tag = None if local else meta["e_tag"]
-                    found.append(Entry(meta["path"], meta["size"], tag or meta["last_modified"].isoformat()))
+                    if before and meta["path"] > before:
+                        return found
+                    found.append(Entry(meta["path"], meta["size"], self._tag(meta)))
             return found
 
         yield from self.attempt(entries, prefix)
+
+    def _tag(self, meta: Any) -> str:
+        # A folder's e_tag holds the inode, which differs from node to node.
+        tag = None if self.folder is not None else meta["e_tag"]
+        return str(tag or meta["last_modified"].isoformat())
 
     def zarr(self) -> "ZarrStore":
         """A read-only zarr store over the same client and root."""
@@ -196,9 +240,14 @@ def open_store(spec: StoreSpec, side: Side) -> Store:
     }
     client_options: Any = {
         "connect_timeout": CONNECT_TIMEOUT,
-        "timeout": REQUEST_TIMEOUT,
+        # An upload is silent until its end: only what is read may be said to stall.
+        **(
+            {"timeout": DATA_TIMEOUT, "read_timeout": STALL_TIMEOUT} if side == "data" else {"timeout": REQUEST_TIMEOUT}
+        ),
         "allow_http": spec.endpoint.startswith("http://"),
     }
+    if side == "data":  # an upload is silent until its end: only of what is read can one say that it stalls
+        client_options |= {"timeout": DATA_TIMEOUT, "read_timeout": STALL_TIMEOUT}
     try:
         if scheme == "s3":
             return Store(_s3(spec, side, root, retry, client_options), spec, side)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from crossfold_trainer import inventory
 from crossfold_trainer.__main__ import run_to_exit
 from crossfold_trainer.artifacts import CONFIG, open_run_folder, read_result
 from crossfold_trainer.contract.config import (
@@ -21,6 +22,8 @@ from crossfold_trainer.contract.result import RunResult, parse_message
 from crossfold_trainer.data import open_dataset
 from crossfold_trainer.errors import ConfigError
 from crossfold_trainer.interrupt import Interrupt
+from crossfold_trainer.inventory import list_objects
+from crossfold_trainer.store import open_store
 from crossfold_trainer.tracking import LogText
 from tests.s3server import free_port, s3_server
 from tests.trainer_data import run_config, write_dataset
@@ -158,6 +161,22 @@ def test_a_wrong_address_is_refused(servers: Servers, side: str, change: dict[st
 def test_a_missing_data_set_is_refused(servers: Servers, credentials: Path) -> None:
     with pytest.raises(ConfigError, match=r"data.uri: s3://bucket-d/nothing/config.toml does not exist"):
         use(config_on(servers, data={"uri": "s3://bucket-d/nothing"}), "data")
+
+
+def test_a_listing_in_parts_is_the_listing(
+    servers: Servers, credentials: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """24 patches, 4 chunks each and two documents; pages of 5, so that many parts are asked for."""
+    store = open_store(config_on(servers).data, "data")
+    whole = list_objects(store, "data.zarr/")
+    assert len(whole) == len({entry.path for entry in whole}) == 24 * 4 + 3
+    monkeypatch.setattr(inventory, "PAGE", 5)
+    cuts = inventory.marks([("data.zarr/x/c/", 24, 72), ("data.zarr/y/c/", 24, 24)])
+    assert len(cuts) == inventory.LISTINGS
+    assert list_objects(store, "data.zarr/", cuts) == whole
+    digest = open_dataset(config_on(servers).data, None).digest
+    monkeypatch.setattr(inventory, "PAGE", 1000)
+    assert open_dataset(config_on(servers).data, None).digest == digest
 
 
 def test_anonymous_sends_no_key(servers: Servers, credentials: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 import zarr
 
-from crossfold_trainer import data as data_module
+from crossfold_trainer import loader as loader_module
 from crossfold_trainer.contract.config import DataSpec
 from crossfold_trainer.data import DataSet, open_dataset
 from crossfold_trainer.errors import ConfigError
@@ -40,14 +40,68 @@ def test_memory_and_streaming_give_the_same_batches(tmp_path: Path, monkeypatch:
     rows = np.arange(3, 21)
     cpu = torch.device("cpu")
     plan = [*epoch_batches(rows, 4, seed=42, epoch=1), *ordered_batches(rows, 5)]
-    kept = list(Loader(opened(folder), rows, cpu).batches(plan))
-    monkeypatch.setattr(data_module, "memory_limit", lambda: 1)
-    for readers in (0, 1, 4):
-        loader = Loader(opened(folder), rows, cpu, readers)
-        assert loader._kept is None
-        for (x, y), (other_x, other_y) in zip(kept, loader.batches(plan), strict=True):
-            assert torch.equal(x, other_x)
-            assert torch.equal(y, other_y)
+    loader = Loader(opened(folder), rows, cpu)
+    assert loader.in_memory
+    with torch.inference_mode():
+        assert len(list(loader.batches(plan))) == len(plan)
+    kept = [(x.clone(), y.clone()) for x, y in loader.batches(plan)]
+    monkeypatch.setattr(loader_module, "memory_limit", lambda: 1)
+    for threads in (0, 1, 4):
+        loader = Loader(opened(folder), rows, cpu, threads=threads)
+        assert not loader.in_memory
+        for validating in (True, False):
+            with torch.inference_mode(validating):
+                assert len(list(loader.batches(plan))) == len(plan)
+            for (x, y), (other_x, other_y) in zip(kept, loader.batches(plan), strict=True):
+                assert torch.equal(x, other_x)
+                assert torch.equal(y, other_y)
+
+
+def test_what_is_read_ahead_is_bounded_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader_module, "memory_limit", lambda: 1)
+    data = opened(write_dataset(tmp_path / "d"))
+    plan = ordered_batches(np.arange(24), 2)
+
+    def most_under_way() -> int:
+        under_way = [0]
+        submit = data.reader.submit
+
+        def counted(*arguments: Any) -> Any:
+            under_way[0] += 1
+            return submit(*arguments)
+
+        monkeypatch.setattr(data.reader, "submit", counted)
+        next(Loader(data, np.arange(24), torch.device("cpu")).batches(plan))
+        return under_way[0] - 1  # one was taken
+
+    assert most_under_way() == 8
+    monkeypatch.setattr(loader_module, "AHEAD_BYTES", 3 * 2 * data.patch_bytes)
+    assert most_under_way() == 3
+    monkeypatch.setattr(loader_module, "AHEAD_BYTES", 1)
+    assert most_under_way() == 2
+
+
+@pytest.mark.parametrize("limit", [2**40, 1])
+def test_batches_are_the_callers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    monkeypatch.setattr(loader_module, "memory_limit", lambda: limit)
+    data = opened(write_dataset(tmp_path / "d"))
+    rows = np.arange(24)
+    kept = list(Loader(data, rows, torch.device("cpu")).batches(ordered_batches(rows, 2)))
+    assert torch.equal(torch.cat([x for x, _ in kept]), torch.from_numpy(data.read(rows).x))
+    assert torch.equal(torch.cat([y for _, y in kept]), torch.from_numpy(data.read(rows).y))
+
+
+def test_a_loader_goes_on_after_batches_that_nobody_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader_module, "memory_limit", lambda: 1)
+    data = opened(write_dataset(tmp_path / "d"))
+    rows = np.arange(24)
+    loader = Loader(data, rows, torch.device("cpu"))
+    for _ in range(3):
+        begun = loader.batches(ordered_batches(rows, 3))
+        next(begun)
+        begun.close()
+    got = torch.cat([x.clone() for x, _ in loader.batches(ordered_batches(rows, 5))])
+    assert torch.equal(got, torch.from_numpy(data.read(rows).x))
 
 
 def test_epochs_are_shuffled_by_seed_and_epoch_alone() -> None:
