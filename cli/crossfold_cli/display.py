@@ -23,6 +23,7 @@ _COLOURS = {
     "Unstable": "yellow",
     "Preempted": "yellow",
     "Stopped": "yellow",
+    "Pruned": "magenta",
 }
 _MARGIN = 3
 """Columns and lines of the terminal that the tree leaves free: the terminal itself writes ^C at the end of a line."""

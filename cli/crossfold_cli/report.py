@@ -74,9 +74,13 @@ def _tune(root: Obj, status: Obj, go_on: str) -> list[str]:
     best: Obj | None = status.get("best")
     trials, runs = status.get("trials", {}), status.get("runs", {})
     counted = [
-        f"{trials.get(name)} {name}" for name in ("complete", "unstable", "stopped", "failed") if trials.get(name)
+        f"{trials.get(name)} {name}"
+        for name in ("complete", "pruned", "unstable", "stopped", "failed")
+        if trials.get(name)
     ]
     counted.append(f"{runs.get('succeeded', 0)} runs succeeded")
+    if saved := status.get("summary", {}).get("saved"):
+        counted.append(f"{runs.get('skipped', 0)} not needed ({saved} saved)")
     lines = [_row("trials", ", ".join(counted))]
     if best is not None:
         lines += [

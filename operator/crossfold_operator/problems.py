@@ -10,6 +10,7 @@ from crossfold_operator.api.trainrun import TrainRunSpec
 from crossfold_operator.api.tune import AlgorithmName, TuneSpec
 from crossfold_operator.search.space import space_of, value_problems
 from crossfold_trainer.contract.hyperparameters import canonical_name, name_problem, value_problem
+from crossfold_trainer.contract.scoring import score_range
 
 MAX_PROBLEMS = 20
 """Problems that a condition lists."""
@@ -44,10 +45,22 @@ def of_values(values: Sequence[NamedValue], path: str) -> list[str]:
 def of_spec(spec: TuneSpec | CrossValidationSpec | TrainRunSpec) -> list[str]:
     """Everything wrong with a spec, in words that name the field and the remedy; empty when it can be acted on."""
     if isinstance(spec, TuneSpec):
-        found = [*value_problems(spec.parameters), *of_values(spec.fixed, "spec.fixed")]
+        found = [*value_problems(spec.parameters), *of_values(spec.fixed, "spec.fixed"), *_of_target(spec)]
     else:
         found = of_values(spec.hyperparameters, "spec.hyperparameters")
     return found[:MAX_PROBLEMS] or _stale(spec)
+
+
+def _of_target(spec: TuneSpec) -> list[str]:
+    """A target that no score can reach, or that every score reaches."""
+    low, high = score_range(spec.objective)
+    if spec.target is None:
+        return []
+    if high is not None and spec.target > high:
+        return [f"spec.target: a score is at most {high:g}, and {spec.target:g} is beyond it: lower it"]
+    if low is not None and spec.target < low:
+        return [f"spec.target: a score is at least {low:g}, and {spec.target:g} is below it: raise it"]
+    return []
 
 
 def _stale(spec: TuneSpec | CrossValidationSpec | TrainRunSpec) -> list[str]:

@@ -1,12 +1,10 @@
-"""HTTP: /healthz, /readyz and /metrics, and what others add."""
+"""HTTP: /healthz, /readyz and /metrics."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from aiohttp import web
 
 from crossfold_operator import metrics
-from crossfold_trainer.contract.progress import REPORT_LIMIT
 
 
 @dataclass
@@ -21,7 +19,7 @@ class Health:
         self.state, self.ready = state, ready
 
 
-async def serve(health: Health, port: int, routes: Iterable[web.RouteDef] = ()) -> web.AppRunner:
+async def serve(health: Health, port: int) -> web.AppRunner:
     """Listen on a port until the returned runner is cleaned up."""
 
     async def healthz(_: web.Request) -> web.Response:
@@ -34,8 +32,7 @@ async def serve(health: Health, port: int, routes: Iterable[web.RouteDef] = ()) 
     async def exposition(_: web.Request) -> web.Response:
         return web.Response(body=metrics.exposition(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
-    app = web.Application(client_max_size=REPORT_LIMIT)
-    app.add_routes(routes)
+    app = web.Application()
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", exposition)

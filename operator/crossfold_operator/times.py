@@ -1,6 +1,10 @@
 """Times as Kubernetes writes them."""
 
+import re
 from datetime import UTC, datetime
+
+_UNITS = {"h": 3600, "m": 60, "s": 1}
+_DURATION = re.compile(r"(\d+)([hms])")
 
 
 def timestamp(at: datetime | None = None) -> str:
@@ -11,6 +15,11 @@ def timestamp(at: datetime | None = None) -> str:
 def parse_time(text: str) -> datetime:
     """A Kubernetes timestamp."""
     return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def duration_seconds(text: str) -> int:
+    """Seconds of a duration such as ``48h``, ``1h30m`` or ``45s``."""
+    return sum(int(count) * _UNITS[unit] for count, unit in _DURATION.findall(text))
 
 
 def seconds_between(start: str | None, end: str | None, now: datetime) -> int:

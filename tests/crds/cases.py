@@ -107,6 +107,11 @@ def loss_sum(*terms: Obj) -> Obj:
 
 CV, RUN = Kind.CROSS_VALIDATION, Kind.TRAIN_RUN
 ACCEPTED, SCHEMA, RULE, VALID, STRICT = Layer.ACCEPTED, Layer.SCHEMA, Layer.RULE, Layer.VALID, Layer.STRICT
+STOPPING = {
+    "target": 0.9,
+    "earlyStopping": {"patience": 20, "minDelta": 0.001},
+    "budget": {"gpuHours": 0.5, "wallClock": "48h"},
+}
 LIMITS = {"limits": {"nvidia.com/gpu": 1, "memory": "16Gi"}}
 
 CASES = [
@@ -172,6 +177,11 @@ CASES = [
     Case("a sum of losses", ACCEPTED, spec=loss_sum({"loss": "Focal", "weight": 0.5}, {"loss": "Dice"})),
     Case("schedule and clipping", ACCEPTED, spec={"trainer": {"scheduler": "OneCycle", "gradientClip": 0.5}}),
     Case("gradient clip null", ACCEPTED, spec={"trainer": {"gradientClip": NULL}}, kind=RUN),
+    Case("stopping rules", ACCEPTED, spec=STOPPING),
+    Case("a budget of time", ACCEPTED, spec={"budget": {"wallClock": "36h15m10s"}}),
+    Case("a budget of minutes", ACCEPTED, spec={"budget": {"wallClock": "90m"}}),
+    Case("racing", ACCEPTED, spec={"racing": {"alpha": 0.5, "warmupTrials": 10, "minDelta": 0.01, "audit": 0.1}}),
+    Case("no racing", ACCEPTED, spec={"racing": {"enabled": False}}),
     Case("patience null", ACCEPTED, spec={"trainer": {"earlyStoppingPatience": NULL}}),
     Case(
         "null for everything optional",
@@ -241,6 +251,17 @@ CASES = [
     Case("max trials too many", SCHEMA, "should be less than or equal to 10000", {"maxTrials": 10001}),
     Case("max trials a text", SCHEMA, 'must be of type integer: "string"', {"maxTrials": "5"}),
     Case("max trials a fraction", SCHEMA, 'must be of type integer: "number"', {"maxTrials": 5.5}),
+    Case("no patience", SCHEMA, "spec.earlyStopping.patience: Required value", {"earlyStopping": {"minDelta": 1}}),
+    Case("patience zero", SCHEMA, "should be greater than or equal to 1", {"earlyStopping": {"patience": 0}}),
+    Case("negative delta", SCHEMA, "minDelta", {"earlyStopping": {"patience": 1, "minDelta": -1}}),
+    Case("no gpu hours", SCHEMA, "should be greater than 0", {"budget": {"gpuHours": 0}}),
+    Case("days of budget", SCHEMA, "spec.budget.wallClock", {"budget": {"wallClock": "2d"}}),
+    Case("no time", SCHEMA, "spec.budget.wallClock", {"budget": {"wallClock": "0h"}}),
+    Case("alpha zero", SCHEMA, "should be greater than 0", {"racing": {"alpha": 0}}),
+    Case("alpha too large", SCHEMA, "should be less than or equal to 0.5", {"racing": {"alpha": 0.6}}),
+    Case("a warm-up of one", SCHEMA, "should be greater than or equal to 2", {"racing": {"warmupTrials": 1}}),
+    Case("audit of more than all", SCHEMA, "should be less than or equal to 1", {"racing": {"audit": 2}}),
+    Case("a reason to stop that is none", SCHEMA, "spec.stop.reason", {"stop": {"reason": "Bored"}}, CV),
     Case("max failed trials negative", SCHEMA, "should be greater than or equal to 0", {"maxFailedTrials": -1}),
     Case("parallelism zero", SCHEMA, "should be greater than or equal to 1", {"parallelism": 0}),
     Case("folds zero", SCHEMA, "should be greater than or equal to 1", {"crossValidation": {"folds": 0}}),
@@ -359,6 +380,8 @@ CASES = [
         "maxFailedTrials must not exceed maxTrials",
         {"maxTrials": 2, "maxFailedTrials": 3},
     ),
+    Case("an empty budget", RULE, "budget needs gpuHours, wallClock or both", {"budget": {}}),
+    Case("pruning by hand", RULE, "use reason Stopped", {"stop": {"reason": "Pruned", "message": "bad"}}, CV),
     Case(
         "seeds and random seeds",
         RULE,
@@ -490,6 +513,8 @@ CASES = [
     Case("bound out of range", VALID, "spec.parameters[0].min", parameter(min=-1)),
     Case("range without width", VALID, "widen the range", parameter(min=0.01, max=0.0100000001)),
     Case("step too fine", VALID, "too fine", parameter(step=1e-20)),
+    Case("a target beyond the metric", VALID, "spec.target: a score is at most 1", {"target": 80}),
+    Case("a target below the metric", VALID, "spec.target: a score is at least 0", {"target": -0.1}),
     Case("integers that JSON cannot tell apart", VALID, "2^53", parameter(name="x-a", type="Int", min=0, max=2**60)),
     # Strict
     Case("unknown field", STRICT, 'unknown field "spec.maxTrial"', {"maxTrial": 5}),
@@ -553,6 +578,10 @@ FROZEN: dict[Kind, dict[str, list[Obj]]] = {
         ],
         "spec.fixed": [{"fixed": [{"name": "gamma", "value": 0.5}]}, {"fixed": []}],
         "spec.algorithm": [{"algorithm": {"seed": 7}}, {"algorithm": {"name": "TPE"}}],
+        "spec.racing.enabled": [{"racing": {"enabled": False}}],
+        "spec.racing.warmupTrials": [{"racing": {"warmupTrials": 9}}],
+        "spec.racing.minDelta": [{"racing": {"minDelta": 0.1}}],
+        "spec.racing.audit": [{"racing": {"audit": 0.1}}],
     },
     Kind.CROSS_VALIDATION: {**SHARED_FROZEN, **TEMPLATE_FROZEN, **FOLDS, **HYPERPARAMETERS},
     Kind.TRAIN_RUN: {
@@ -593,6 +622,22 @@ STORED: dict[Kind, Obj] = {
 }
 """The stored objects that are changed; suspended, since an operator may be watching."""
 
+LOOK = {
+    "rule": "Evidence",
+    "runsDone": 2,
+    "runsTotal": 5,
+    "incumbent": 3,
+    "bar": 0.8296,
+    "predicted": 0.8077,
+    "standardError": 0.0062,
+    "p": 0.0063,
+    "alpha": 0.05,
+    "probability": 0.0048,
+    "references": 5,
+    "varianceFold": 1e-4,
+    "varianceRun": 0,
+    "varianceFactor": 1,
+}
 PLACEMENT = [
     template(nodeSelector={"gpu": "h100"}),
     template(tolerations=[{"key": "gpu", "operator": "Exists"}]),
@@ -606,6 +651,11 @@ MUTABLE: dict[Kind, list[Obj]] = {
         {"maxTrials": 100},
         {"maxFailedTrials": 2},
         {"maxFailedTrials": None},
+        {"target": 0.9},
+        {"earlyStopping": {"patience": 5}},
+        {"budget": {"gpuHours": 200}},
+        {"budget": {"wallClock": "1h"}},
+        {"racing": {"alpha": 0.1}},
         {"parallelism": 9},
         {"suspend": False},
         {"retries": {"crash": 3}},
@@ -615,6 +665,8 @@ MUTABLE: dict[Kind, list[Obj]] = {
         {"parallelism": 9},
         {"suspend": False},
         {"stop": {"reason": "Stopped"}},
+        {"stop": {"reason": "Pruned", "message": "why", "time": "2026-01-01T00:00:00Z", "look": LOOK}},
+        {"audit": {"message": "why", "time": "2026-01-01T00:00:00Z", "look": LOOK}},
         {"retries": {"crash": 3}},
         *PLACEMENT,
     ],

@@ -35,6 +35,7 @@ def check_tree(world: World, tune: str) -> Obj:
         "asked": 2,
         "running": 0,
         "complete": 2,
+        "pruned": 0,
         "stopped": 0,
         "unstable": 0,
         "failed": 0,
@@ -91,7 +92,7 @@ def test_grid_undisturbed_and_killed(
 
     # What a person sees.
     shown = kubectl("get", "tunes.crossfold.dev", "-n", world.namespace).splitlines()
-    assert shown[0].split() == ["NAME", "PHASE", "TRIALS", "BEST", "FAILED", "GPU", "AGE"]
+    assert shown[0].split() == ["NAME", "PHASE", "TRIALS", "BEST", "PRUNED", "FAILED", "GPU", "SAVED", "ETA", "AGE"]
     assert shown[1].split()[:3] == ["calm", "Complete", "2/2"]
     events = kubectl("get", "events", "-n", world.namespace, "-o", "jsonpath={.items[*].reason}").split()
     assert {"TrialAsked", "NewBest", "MaxTrialsReached", "JobCreated", "TrialFinished"} <= set(events)

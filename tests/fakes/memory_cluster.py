@@ -193,17 +193,16 @@ class MemoryCluster:
         """One pass of the garbage collector; whether it did anything."""
         before = len(self.objects)
         uids = {obj["metadata"]["uid"] for obj in self.objects.values()}
+        deleting = {obj["metadata"]["uid"] for obj in self.objects.values() if obj["metadata"].get("deletionTimestamp")}
         for key, obj in list(self.objects.items()):
-            owner = controller_uid(obj)
-            parent_deleting = any(
-                o["metadata"]["uid"] == owner and o["metadata"].get("deletionTimestamp") for o in self.objects.values()
-            )
-            if owner and (owner not in uids or (parent_deleting and not self._dependents(obj["metadata"]["uid"]))):
+            owner, uid = controller_uid(obj), obj["metadata"]["uid"]
+            if owner and owner not in uids:
                 self.remove(key)
-            elif parent_deleting:
-                self.remove(key, foreground=True)
-            elif obj["metadata"].get("deletionTimestamp") and not self._dependents(obj["metadata"]["uid"]):
-                self.remove(key)
+            elif owner in deleting or uid in deleting:
+                if not self._dependents(uid):
+                    self.remove(key)
+                elif owner in deleting:
+                    self.remove(key, foreground=True)
         return len(self.objects) != before
 
     def deliver(self, count: int | None = None) -> None:

@@ -13,13 +13,16 @@ from crossfold_operator.api.fields import (
     MetricSummary,
     NamedValue,
     RetriesSpec,
+    Text,
+    Timestamp,
     Usage,
     named_list,
 )
+from crossfold_operator.api.racing import LookSpec
 from crossfold_operator.api.template import TemplateSpec
 from crossfold_operator.api.trainrun import DecimalMap, RunTemplate, StopSpec
 from crossfold_operator.names import CrossValidationPhase, TrainRunPhase
-from crossfold_trainer.contract.base import Model
+from crossfold_trainer.contract.base import Model, Rule
 from crossfold_trainer.contract.config import CrossValidationSpec as FoldsAndSeeds
 from crossfold_trainer.contract.config import ShortText
 
@@ -39,13 +42,42 @@ class RootSpec(RunTemplate):
     """Pauses: nothing new starts, running Jobs are checkpointed and stopped; false goes on from there."""
 
 
+class TrialStopSpec(StopSpec):
+    """Ends a trial before its time; once set it stays."""
+
+    time: Timestamp | None = None
+    """When it was decided, where the operator decided it."""
+    look: LookSpec | None = None
+    """The numbers of the decision, where racing made it."""
+
+    rules = (
+        Rule(
+            "self.reason != 'Pruned' || (has(self.look) && has(self.time))",
+            "reason Pruned is racing's, and comes with time and look: use reason Stopped",
+        ),
+    )
+
+
+class AuditSpec(Model):
+    """A decision of racing that is not carried out, so that it can be checked."""
+
+    time: Timestamp
+    """When it was made."""
+    message: Text
+    """Why, with the numbers."""
+    look: LookSpec
+    """The numbers."""
+
+
 class CrossValidationSpec(RootSpec):
     """One configuration, and the folds and seeds it is trained on."""
 
     hyperparameters: Annotated[list[NamedValue], named_list(128)] = []
     """Hyperparameters; what is not here has its default."""
-    stop: Annotated[StopSpec, Field(json_schema_extra=MUTABLE)] | None = None
+    stop: Annotated[TrialStopSpec, Field(json_schema_extra=MUTABLE)] | None = None
     """Ends the trial: no further run starts and those in flight are stopped."""
+    audit: Annotated[AuditSpec, Field(json_schema_extra=MUTABLE)] | None = None
+    """Racing would have pruned the trial, which runs to its end all the same to measure how often pruning is wrong."""
 
 
 class RunRecord(Model):
@@ -98,7 +130,7 @@ class CrossValidationStatus(Model):
     observed_generation: Count | None = None
     """Generation of the spec that was last acted on."""
     phase: CrossValidationPhase = CrossValidationPhase.PENDING
-    """One word for people: Pending, Running, Suspended, Complete, Stopped, Unstable or Failed."""
+    """One word for people: Pending, Running, Suspended, Complete, Pruned, Stopped, Unstable or Failed."""
     conditions: Conditions = []
     """Valid, Suspended, Degraded, Complete, Failed."""
     image: Annotated[str, Field(max_length=512)] = ""
@@ -129,6 +161,8 @@ class CrossValidationStatus(Model):
     """Every run that was created, in the order of folds and seeds."""
     artifact_uri: Annotated[str, Field(max_length=2048)] = ""
     """The folder of the runs."""
+    end_time: Timestamp | None = None
+    """When its latest attempt that has ended did so."""
     usage: Usage = Usage()
     """What the runs used."""
     summary: CrossValidationSummary = CrossValidationSummary()

@@ -94,10 +94,15 @@ Conditions = Annotated[
 
 
 class GpuSeconds(Model):
-    """Seconds of GPU time (GPUs asked for times seconds run), by what became of the attempt."""
+    """Seconds of GPU time (GPUs of a run times seconds run), by what became of the attempt.
+
+    A run that asks for no GPU counts as one device: its seconds are those that it ran.
+    """
 
     useful: Count = 0
     """Of attempts that ended with a result."""
+    pruned: Count = 0
+    """Of attempts that ended when their trial was pruned."""
     preempted: Count = 0
     """Of attempts that were interrupted; the next one went on from their checkpoint."""
     failed: Count = 0

@@ -143,6 +143,11 @@ class TemplateSpec(Model):
     )
 
     @property
+    def devices(self) -> int:
+        """What a second of one pod counts as in GPU-seconds: its GPUs, and 1 where it asks for none."""
+        return max(1, self.gpus)
+
+    @property
     def gpus(self) -> int:
         """GPUs that one pod asks for: the sum of all limits whose resource name ends in /gpu."""
         counts = (str(q) for name, q in self.resources.limits.items() if name.endswith("/gpu"))

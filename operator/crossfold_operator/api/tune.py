@@ -9,15 +9,19 @@ from crossfold_operator.api.crossvalidation import RootSpec
 from crossfold_operator.api.fields import (
     ANY_JSON,
     MUTABLE,
+    PARTLY_MUTABLE,
     Conditions,
     Count,
     Decimal,
     MetricSummary,
     NamedValue,
+    Timestamp,
     Usage,
     named_list,
 )
 from crossfold_operator.api.parameters import ParameterSpec
+from crossfold_operator.api.racing import RacingSpec
+from crossfold_operator.api.stopping import BudgetSpec, EarlyStoppingSpec
 from crossfold_operator.names import TunePhase
 from crossfold_trainer.contract.base import Model, Rule
 from crossfold_trainer.contract.config import ShortText
@@ -53,6 +57,14 @@ class TuneSpec(RootSpec):
     """Trials to ask for. Set below the number asked, nothing new starts and what runs finishes."""
     max_failed_trials: Annotated[int, Field(ge=0, le=10_000, json_schema_extra=MUTABLE)] | None = None
     """Failed trials that are put up with: one more fails the Tune; null: 10, or maxTrials - 1 when that is less."""
+    target: Annotated[float, Field(ge=-1e9, le=1e9, json_schema_extra=MUTABLE)] | None = None
+    """Score that is good enough: the first trial that reaches it ends the search."""
+    early_stopping: Annotated[EarlyStoppingSpec, Field(json_schema_extra=MUTABLE)] | None = None
+    """Ends the search when it no longer finds anything better; null: never."""
+    budget: Annotated[BudgetSpec, Field(json_schema_extra=MUTABLE)] | None = None
+    """What may be spent; null: whatever maxTrials takes."""
+    racing: Annotated[RacingSpec, Field(json_schema_extra=PARTLY_MUTABLE)] = RacingSpec()
+    """Stops the remaining runs of trials that would not become the best; on by default."""
 
     rules = (
         Rule(
@@ -78,6 +90,13 @@ class TuneSpec(RootSpec):
         return min(10, self.max_trials - 1)
 
 
+class DecisionAction(StrEnum):
+    """What racing did about a trial."""
+
+    PRUNED = "Pruned"
+    AUDITED = "Audited"
+
+
 class TrialCounts(Model):
     """Trials, by what became of them."""
 
@@ -87,8 +106,10 @@ class TrialCounts(Model):
     """Trials under way."""
     complete: Count = 0
     """Trials with a score."""
+    pruned: Count = 0
+    """Trials that racing stopped."""
     stopped: Count = 0
-    """Trials that were stopped."""
+    """Trials that were stopped by a person or since the search ended."""
     unstable: Count = 0
     """Trials with a run whose score may not be compared."""
     failed: Count = 0
@@ -108,6 +129,8 @@ class RunCounts(Model):
     """Without one, after all retries."""
     stopped: Count = 0
     """Stopped before their end."""
+    skipped: Count = 0
+    """Never started, since racing stopped their trial."""
     preemptions: Count = 0
     """Attempts that were interrupted, all runs together."""
 
@@ -144,7 +167,11 @@ class TuneSummary(Model):
     best: ShortText = ""
     """Mean and standard deviation of the best trial."""
     gpu: ShortText = ""
-    """GPU-hours."""
+    """GPU-hours of all attempts, those that run included."""
+    saved: ShortText = ""
+    """Share of the planned runs of the trials so far that racing did not need."""
+    eta: ShortText = ""
+    """Time that the trials to come take at the pace so far."""
     objective: ShortText = ""
     """What is optimised."""
     reason: ShortText = ""
@@ -158,6 +185,39 @@ class SearchStatus(Model):
     """The sampler, and the version of Optuna."""
     exhausted: bool = False
     """The space has no further point."""
+
+
+class WallClock(Model):
+    """The time in which at least one run trained."""
+
+    seconds: Count = 0
+    """Of such times that have ended."""
+    running_since: Timestamp | None = None
+    """When the one that lasts began."""
+    idle_since: Timestamp | None = None
+    """When the last one ended."""
+
+
+class LastDecision(Model):
+    """What racing decided last."""
+
+    trial: Count
+    """Number of the trial."""
+    action: DecisionAction
+    """Pruned: its remaining runs were stopped; Audited: it would have been pruned, and runs to its end as a sample."""
+    time: Timestamp
+    """When it was decided."""
+    message: Annotated[str, Field(max_length=1024)]
+    """Why, with the numbers."""
+
+
+class AuditStatus(Model):
+    """How often racing was wrong, measured on trials that ran to their end although they would have been pruned."""
+
+    checked: Count = 0
+    """Such trials that are complete."""
+    would_have_won: Count = 0
+    """Those of them that beat the bar they were measured against."""
 
 
 class TuneStatus(Model):
@@ -184,7 +244,13 @@ class TuneStatus(Model):
     top: Annotated[list[TrialBrief], Field(max_length=10)] = []
     """The ten best trials, best first."""
     usage: Usage = Usage()
-    """What all runs used."""
+    """What the attempts that have ended used."""
+    wall_clock: WallClock = WallClock()
+    """Time in which runs trained."""
+    last_decision: LastDecision | None = None
+    """What racing decided last."""
+    audit: AuditStatus | None = None
+    """How often racing was wrong, where spec.racing.audit is not 0."""
     summary: TuneSummary = TuneSummary()
     """Texts for printer columns."""
 
@@ -207,8 +273,11 @@ class Tune(Model):
         ("Phase", "string", ".status.phase"),
         ("Trials", "string", ".status.summary.trials"),
         ("Best", "string", ".status.summary.best"),
+        ("Pruned", "integer", ".status.trials.pruned"),
         ("Failed", "integer", ".status.trials.failed"),
         ("GPU", "string", ".status.summary.gpu"),
+        ("Saved", "string", ".status.summary.saved"),
+        ("ETA", "string", ".status.summary.eta"),
         ("Objective", "string", ".status.summary.objective", "wide"),
         ("Algorithm", "string", ".spec.algorithm.name", "wide"),
         ("Reason", "string", ".status.summary.reason", "wide"),

@@ -72,6 +72,8 @@ class Attempt:
     deleting: bool = False
     created: str = ""
     started: str | None = None
+    ended: str | None = None
+    """When its container or, without one, its Job ended."""
     seconds: int = 0
     node: str = ""
     pod: Obj | None = field(default=None, compare=False)
@@ -118,6 +120,7 @@ def _attempt(number: int, job: Obj, pods: Sequence[Obj], digest: str, now: datet
         deleting=is_deleting(job),
         created=job["metadata"].get("creationTimestamp", ""),
         started=started,
+        ended=(terminated or {}).get("finishedAt"),
         seconds=seconds_between(started, (terminated or {}).get("finishedAt"), now),
         node=(pod or {}).get("spec", {}).get("nodeName") or "",
         pod=pod,
@@ -129,7 +132,7 @@ def _attempt(number: int, job: Obj, pods: Sequence[Obj], digest: str, now: datet
         if started is None:
             # The pod is gone: the Job's own times are what is left.
             begin, end = job.get("status", {}).get("startTime"), conditions["Failed"].get("lastTransitionTime")
-            seen = replace(seen, seconds=seconds_between(begin, end or begin, now))
+            seen = replace(seen, seconds=seconds_between(begin, end or begin, now), ended=end)
         return replace(seen, state=AttemptState.ENDED, failure=classify(conditions["Failed"], pod))
     if started is not None:
         return replace(seen, state=AttemptState.RUNNING)

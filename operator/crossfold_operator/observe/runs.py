@@ -31,6 +31,10 @@ class Run:
     """spec.suspend is set."""
     waiting: tuple[str, str] | None = None
     """Reason and message of its Degraded condition."""
+    started: str | None = None
+    """When the container of its attempt under way started."""
+    ended: str | None = None
+    """When its latest attempt that has ended did so."""
 
     @property
     def unit(self) -> tuple[int, int]:
@@ -81,6 +85,8 @@ def _run(obj: Obj) -> Run:
         deleting=is_deleting(obj),
         stopping="stop" in spec,
         suspended=spec.get("suspend", False),
+        started=(status.get("current") or {}).get("startTime"),
+        ended=status.get("endTime"),
         waiting=(degraded["reason"], degraded.get("message", "")) if degraded else None,
     )
 

@@ -2,16 +2,23 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from crossfold_operator import names
-from crossfold_operator.api.crossvalidation import CrossValidationStatus, RunRecord
+from crossfold_operator.api.crossvalidation import AuditSpec, CrossValidationStatus, RunRecord, TrialStopSpec
 from crossfold_operator.api.fields import MetricSummary, Usage
+from crossfold_operator.api.trainrun import StopReason
 from crossfold_operator.names import TERMINAL_CROSS_VALIDATION, CrossValidationPhase, TrainRunPhase
 from crossfold_operator.observe.metadata import Obj, is_deleting
 from crossfold_operator.observe.runs import Run, finite, read_runs
+from crossfold_trainer.contract.base import Model
 from crossfold_trainer.contract.hyperparameters import canonical_name
 from crossfold_trainer.contract.result import FailureClass
+
+ModelT = TypeVar("ModelT", bound=Model)
+
+Score = tuple[int, int, float]
+"""Fold, seed and score of a run."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,14 @@ class Ended:
     failed: int = 0
     stopped: int = 0
     preemptions: int = 0
+    expected: int = 0
+    """Runs of the complete trial."""
+    created: int = 0
+    """Runs that were started, whatever became of them."""
+    scores: tuple[Score, ...] = ()
+    """Of the runs that succeeded with a score that may be compared."""
     usage: Usage = field(default_factory=Usage)
+    end_time: str | None = None
     data_digest: str = ""
     metrics: Mapping[str, MetricSummary] = field(default_factory=dict)
 
@@ -45,13 +59,31 @@ class Trial:
     ended: Ended | None = None
     """What became of its runs, once it is terminal."""
     deleting: bool = False
-    stopping: bool = False
+    stop: TrialStopSpec | None = None
+    """Why it is to end before its time."""
+    audit: AuditSpec | None = None
+    """Racing would have pruned it."""
     suspended: bool = False
 
     @property
     def terminal(self) -> bool:
         """Whether it has ended for good."""
         return self.phase in TERMINAL_CROSS_VALIDATION
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it is to end before its time."""
+        return self.stop is not None
+
+    @property
+    def pruned(self) -> bool:
+        """Whether racing stopped it."""
+        return self.stop is not None and self.stop.reason is StopReason.PRUNED
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """Of its runs that succeeded with a score that may be compared."""
+        return self.ended.scores if self.ended is not None else scores_of(run.record for run in self.runs)
 
 
 class TrialReader:
@@ -113,7 +145,11 @@ def read_trial(obj: Obj, number: int, searched: frozenset[str], runs_of: Callabl
             failed=seen.failed,
             stopped=sum(record.phase is TrainRunPhase.STOPPED for record in records),
             preemptions=seen.preemptions,
+            expected=seen.expected,
+            created=len(records),
+            scores=scores_of(records),
             usage=seen.usage,
+            end_time=seen.end_time,
             data_digest=seen.data_digest,
             metrics=seen.metrics,
         )
@@ -132,6 +168,20 @@ def read_trial(obj: Obj, number: int, searched: frozenset[str], runs_of: Callabl
         runs=tuple(runs),
         ended=ended,
         deleting=is_deleting(obj),
-        stopping="stop" in obj["spec"],
+        stop=_model(TrialStopSpec, obj["spec"].get("stop")),
+        audit=_model(AuditSpec, obj["spec"].get("audit")),
         suspended=obj["spec"].get("suspend", False),
     )
+
+
+def scores_of(records: Iterable[RunRecord]) -> tuple[Score, ...]:
+    """The scores of the runs that succeeded with one that may be compared."""
+    return tuple(
+        (record.fold, record.seed, score)
+        for record in records
+        if record.phase is TrainRunPhase.SUCCEEDED and record.stable and (score := finite(record.score)) is not None
+    )
+
+
+def _model(model: type[ModelT], content: Any) -> ModelT | None:
+    return None if content is None else model.model_validate(content)

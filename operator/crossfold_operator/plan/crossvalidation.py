@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from crossfold_operator.api.trainrun import StopReason
 from crossfold_operator.names import CrossValidationPhase, TrainRunPhase
 from crossfold_operator.observe.runs import Run
 
@@ -18,22 +19,29 @@ def spoilt(runs: Iterable[Run]) -> bool:
     )
 
 
-def due(units: Sequence[Unit], runs: Sequence[Run], *, stopping: bool) -> list[Unit]:
+def due(units: Sequence[Unit], runs: Iterable[Run], *, stopping: bool) -> list[Unit]:
     """The units to start next, in order: those without a run, unless the trial needs no more of them."""
+    runs = list(runs)
     if stopping or spoilt(runs):
         return []
     there = {run.unit for run in runs}
     return [unit for unit in units if unit not in there]
 
 
-def phase_of(units: Sequence[Unit], runs: Sequence[Run], *, stopping: bool, suspended: bool) -> CrossValidationPhase:
+def phase_of(
+    units: Sequence[Unit], runs: Sequence[Run], stop: StopReason | None, *, suspended: bool
+) -> CrossValidationPhase:
     """The phase that the runs of a trial make.
 
-    A trial is terminal only when none of its runs is under way and none is due.
+    A trial is terminal only when none of its runs is under way and none is due. One that racing stopped is Pruned, also
+    when its last run ended well after all: what was decided and told stays so.
     """
     phases = [run.record.phase for run in runs]
     active = [run for run in runs if not run.terminal]
+    stopping = stop is not None
     if not active and not due(units, runs, stopping=stopping):
+        if stop is StopReason.PRUNED:
+            return CrossValidationPhase.PRUNED
         if len(runs) >= len(units) and not spoilt(runs):
             return CrossValidationPhase.COMPLETE
         if stopping:

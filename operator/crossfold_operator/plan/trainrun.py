@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from crossfold_operator.api.fields import GpuSeconds, RetriesSpec, Usage
-from crossfold_operator.api.trainrun import TrainRunSpec, TrainRunStatus
+from crossfold_operator.api.fields import RetriesSpec, Usage
+from crossfold_operator.api.trainrun import CurrentAttempt, StopReason, TrainRunSpec, TrainRunStatus
 from crossfold_operator.names import TERMINAL_TRAIN_RUN, Reason
 from crossfold_operator.observe.attempts import Attempt, AttemptState, Failure
-from crossfold_operator.times import seconds_between
+from crossfold_operator.times import parse_time, seconds_between, timestamp
 from crossfold_trainer.contract.result import FailureClass, RunResult
 
 MAX_ATTEMPTS = 99
@@ -24,6 +24,8 @@ class History:
     crashes: int = 0
     infrastructure: int = 0
     usage: Usage = field(default_factory=Usage)
+    end_time: str | None = None
+    """When the latest of them ended, as far as it is known."""
     last: Failure | None = None
     """How the latest attempt that ended in this or an earlier look failed."""
     result: RunResult | None = None
@@ -35,7 +37,7 @@ def history(
     """Add the attempts that ended since to those that the previous status counts.
 
     Attempts are counted in order and once each. One that cannot start for a reason of its own counts as ended after
-    ``startup_seconds``; one whose Job went away under suspend or stop counts as preempted.
+    ``startup_seconds``; one whose Job went away under suspend counts as preempted, one under stop as its reason says.
     """
     done = _remembered(previous)
     by_number = {attempt.number: attempt for attempt in attempts}
@@ -48,11 +50,13 @@ def history(
             if not (halted and current is not None and current.attempt == number):
                 return done
             gone = Failure(FailureClass.PREEMPTED, "its Job was deleted while it ran")
-            done = _count(done, gone, None, current.seconds, spec.template.gpus)
+            done = _count(done, spec, seconds=current.seconds, end=_end(current), failure=gone)
         elif attempt.state is AttemptState.ENDED:
-            done = _count(done, attempt.failure, attempt.result, attempt.seconds, spec.template.gpus)
+            done = _count(
+                done, spec, seconds=attempt.seconds, end=attempt.ended, failure=attempt.failure, result=attempt.result
+            )
         elif (stuck := stuck_failure(attempt, startup_seconds, now)) is not None:
-            done = _count(done, stuck, None, 0, spec.template.gpus)
+            done = _count(done, spec, seconds=0, end=None, failure=stuck)
         else:
             return done
     return done
@@ -66,27 +70,52 @@ def _remembered(previous: TrainRunStatus) -> History:
         crashes=previous.crashes,
         infrastructure=previous.infrastructure_failures,
         usage=previous.usage,
+        end_time=previous.end_time,
         last=Failure(failure.failure_class, failure.message, failure.exit_code) if failure else None,
     )
 
 
-def _count(done: History, failure: Failure | None, result: RunResult | None, seconds: int, gpus: int) -> History:
+def _end(current: CurrentAttempt) -> str | None:
+    """When an attempt whose Job is gone ended, as far as it was seen."""
+    if current.start_time is None:
+        return None
+    return timestamp(parse_time(current.start_time) + timedelta(seconds=current.seconds))
+
+
+def _count(
+    done: History,
+    spec: TrainRunSpec,
+    *,
+    seconds: int,
+    end: str | None,
+    failure: Failure | None,
+    result: RunResult | None = None,
+) -> History:
     kind = failure.failure_class if failure else None
-    spent = done.usage.gpu_seconds
+    stop = spec.stop.reason if spec.stop is not None and kind in (None, FailureClass.PREEMPTED) else None
     match kind:
+        case _ if stop is StopReason.PRUNED:
+            fate = "pruned"
+        case _ if stop is StopReason.STOPPED:
+            fate = "failed"
         case None:
-            spent = spent.model_copy(update={"useful": spent.useful + gpus * seconds})
+            fate = "useful"
         case FailureClass.PREEMPTED:
-            spent = spent.model_copy(update={"preempted": spent.preempted + gpus * seconds})
+            fate = "preempted"
         case _:
-            spent = spent.model_copy(update={"failed": spent.failed + gpus * seconds})
+            fate = "failed"
+    spent = done.usage.gpu_seconds
+    device_seconds = getattr(spent, fate) + spec.template.devices * seconds
     return replace(
         done,
         ended=done.ended + 1,
-        preemptions=done.preemptions + (kind is FailureClass.PREEMPTED),
+        preemptions=done.preemptions + (kind is FailureClass.PREEMPTED and stop is None),
         crashes=done.crashes + (kind is FailureClass.CRASH),
         infrastructure=done.infrastructure + (kind is FailureClass.INFRASTRUCTURE),
-        usage=Usage(gpu_seconds=GpuSeconds.model_validate(spent), run_seconds=done.usage.run_seconds + seconds),
+        usage=Usage(
+            gpu_seconds=spent.model_copy(update={fate: device_seconds}), run_seconds=done.usage.run_seconds + seconds
+        ),
+        end_time=max((text for text in (done.end_time, end) if text), key=parse_time, default=None),
         last=failure,
         result=result,
     )

@@ -1,26 +1,36 @@
-"""Which trials and runs of a Tune are due, and when a Tune is over. Pure.
+"""Which trials and runs of a Tune are due, and which trials need no more of them. Pure.
 
-The root decides everything below it in one place: parallelism is a number of runs in flight over all trials, and a
-run that has ended makes room for the next one of the oldest trial that still needs one, before a new trial is asked.
+The root decides everything below it in one place: parallelism is a number of runs in flight over all trials.
+
+Where racing may prune a trial, its runs come one by one, and slots go to many trials rather than to many runs of one: a
+run that was started before the look that prunes its trial is lost. The first trials, which racing waits for, and all
+trials where it is off, come whole instead, the oldest first: a complete trial teaches the sampler and racing the most.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
+from crossfold_operator.api.crossvalidation import AuditSpec, TrialStopSpec
+from crossfold_operator.api.trainrun import StopReason
 from crossfold_operator.api.tune import TuneSpec
-from crossfold_operator.names import CrossValidationPhase, Reason
+from crossfold_operator.names import CrossValidationPhase
 from crossfold_operator.observe.runs import Run
 from crossfold_operator.observe.trials import Trial
-from crossfold_operator.plan.crossvalidation import Unit, due
+from crossfold_operator.plan import racing
+from crossfold_operator.plan.crossvalidation import Unit, due, spoilt
+from crossfold_operator.plan.spending import Spent
+from crossfold_operator.plan.verdict import failure, halt, verdict
 from crossfold_operator.search.history import Trial as SearchTrial
 from crossfold_operator.search.history import TrialState
+from crossfold_operator.times import timestamp
 
 Ask = Callable[[Sequence[SearchTrial], int], dict[str, Any] | None]
 """(history, number) -> the parameters of the trial of this number, or None when the space has no further point."""
 
-CONFIG_FAILURES = 3
-"""The Tune fails when this many trials failed for their configuration and no other trial has ended otherwise."""
+RACED = 2
+"""Runs of a trial that may be pruned which are in flight at most: one, and another when no trial is left to ask."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +51,29 @@ class NewRun:
 
 
 @dataclass(frozen=True)
-class TunePlan:
-    """What should exist that does not."""
+class Stop:
+    """A trial to end before its time, with the runs of it that are under way."""
 
-    trials: tuple[NewTrial, ...] = ()
+    trial: Trial
+    stop: TrialStopSpec
+
+
+@dataclass(frozen=True)
+class Audit:
+    """A trial that would be pruned and runs to its end."""
+
+    trial: Trial
+    audit: AuditSpec
+
+
+@dataclass(frozen=True)
+class TunePlan:
+    """What should be that is not."""
+
+    stops: tuple[Stop, ...] = ()
+    audits: tuple[Audit, ...] = ()
     runs: tuple[NewRun, ...] = ()
+    trials: tuple[NewTrial, ...] = ()
     exhausted: bool = False
     """The space has no further point."""
 
@@ -55,16 +83,28 @@ _STATES = {
     CrossValidationPhase.UNSTABLE: TrialState.UNSTABLE,
     CrossValidationPhase.FAILED: TrialState.FAILED,
     CrossValidationPhase.STOPPED: TrialState.STOPPED,
-    CrossValidationPhase.PRUNED: TrialState.STOPPED,
 }
 
 
-def history(trials: Sequence[Trial]) -> list[SearchTrial]:
-    """The trials as the sampler is told of them; a trial that is not terminal is running."""
+def history(trials: Sequence[Trial], asked: int) -> list[SearchTrial]:
+    """The trials as the sampler is told of them, by number.
+
+    A trial that is not terminal is running; a pruned one counts as soon as it is decided, with the mean that it was
+    predicted to reach, whatever its runs in flight still say.
+    """
+    there = {trial.number: trial for trial in trials}
     return [
-        SearchTrial(t.number, t.parameters, _STATES.get(t.phase, TrialState.RUNNING), t.score if t.terminal else None)
-        for t in trials
+        _told(there[number]) if number in there else SearchTrial(number, {}, TrialState.DELETED)
+        for number in range(asked)
     ]
+
+
+def _told(trial: Trial) -> SearchTrial:
+    if trial.pruned and trial.stop is not None and trial.stop.look is not None:
+        look = trial.stop.look
+        return SearchTrial(trial.number, trial.parameters, TrialState.PRUNED, look.predicted, max(1, look.runs_done))
+    state = _STATES.get(trial.phase, TrialState.RUNNING)
+    return SearchTrial(trial.number, trial.parameters, state, trial.score if trial.terminal else None)
 
 
 def in_flight(trials: Sequence[Trial]) -> list[Run]:
@@ -72,76 +112,116 @@ def in_flight(trials: Sequence[Trial]) -> list[Run]:
     return [run for trial in trials for run in trial.runs if not run.terminal]
 
 
-def plan(spec: TuneSpec, trials: Sequence[Trial], asked: int, ask: Ask) -> TunePlan:
-    """Fill the free slots: first with runs of the trials that exist, in their order, then with new trials.
+def plan(spec: TuneSpec, trials: Sequence[Trial], asked: int, ask: Ask, *, spent: Spent, now: datetime) -> TunePlan:
+    """Decide what is next.
 
     Args:
         spec: the Tune's.
         trials: the trials that exist, by number.
         asked: numbers below this one have been given out, whether or not their trial still exists.
         ask: chooses the parameters of a new trial.
+        spent: up to now.
+        now: the time, which decisions are marked with.
     """
-    if spec.suspend or verdict(spec, trials, asked, exhausted=False) is not None:
-        return TunePlan()
+    failing = failure(spec, trials, asked)
+    if failing is not None:
+        return TunePlan(stops=_stop_all(trials, f"the Tune failed: {failing.message}", now))
     units = spec.cross_validation.units
-    slots = spec.parallelism - len(in_flight(trials))
-    new_runs: list[NewRun] = []
-    for trial in trials:
-        if slots <= 0:
-            break
-        if trial.terminal or trial.deleting:
-            continue
-        started = due(units, trial.runs, stopping=trial.stopping)[:slots]
-        new_runs += [NewRun(trial, unit) for unit in started]
-        slots -= len(started)
-    new_trials: list[NewTrial] = []
-    told = history(trials)
-    exhausted = False
-    while slots > 0 and asked < spec.max_trials:
-        parameters = ask(told, asked)
+    stops, audits = _race(spec, trials, now)
+    trials = _with(trials, stops, audits)
+    ending = halt(spec, trials, spent)
+    if ending is not None:
+        under_way = [trial for trial in trials if not (trial.terminal or trial.deleting or trial.stopping)]
+        unfinished = [t for t in under_way if ending.at_once or due(units, t.runs, stopping=False)]
+        stops += _stop_all(unfinished, f"the search has ended: {ending.message}", now)
+    if ending is not None or spec.suspend or verdict(spec, trials, asked, spent, exhausted=False) is not None:
+        return TunePlan(stops, audits)
+    filled = _Slots(spec, trials, asked).fill(ask)
+    return replace(filled, stops=stops, audits=audits)
+
+
+def _race(spec: TuneSpec, trials: Sequence[Trial], now: datetime) -> tuple[tuple[Stop, ...], tuple[Audit, ...]]:
+    judged = racing.judge(spec, trials)
+    stops = tuple(Stop(found.trial, racing.stop_of(found, now)) for found in judged if not found.audited)
+    audits = tuple(Audit(found.trial, racing.audit_of(found, now)) for found in judged if found.audited)
+    return stops, audits
+
+
+def _with(trials: Sequence[Trial], stops: Sequence[Stop], audits: Sequence[Audit]) -> list[Trial]:
+    """The trials as they are when the decisions are written down: what follows must not depend on when that is."""
+    stopped = {item.trial.number: item.stop for item in stops}
+    audited = {item.trial.number: item.audit for item in audits}
+    return [
+        replace(trial, stop=stopped.get(trial.number, trial.stop), audit=audited.get(trial.number, trial.audit))
+        for trial in trials
+    ]
+
+
+def _stop_all(trials: Sequence[Trial], message: str, now: datetime) -> tuple[Stop, ...]:
+    stop = TrialStopSpec(reason=StopReason.STOPPED, message=message[:1024], time=timestamp(now))
+    return tuple(Stop(trial, stop) for trial in trials if not (trial.terminal or trial.deleting or trial.stopping))
+
+
+class _Slots:
+    """The free slots of one look, and who gets them."""
+
+    def __init__(self, spec: TuneSpec, trials: Sequence[Trial], asked: int) -> None:
+        self._spec = spec
+        self._units = spec.cross_validation.units
+        self._asked = asked
+        self._told = history(trials, asked)
+        self._free = spec.parallelism - len(in_flight(trials))
+        self._active = [trial for trial in trials if not (trial.terminal or trial.deleting or trial.stopping)]
+        self._due = {t.number: due(self._units, t.runs, stopping=False) for t in self._active}
+        self._flying = {t.number: sum(not run.terminal for run in t.runs) for t in self._active}
+        self._lead = racing.lead(spec, trials)
+        # Whole trials: all of them, or as many as racing waits for.
+        self._whole = [trial for trial in self._active if not spoilt(trial.runs)][: self._lead]
+        self._runs: list[NewRun] = []
+        self._new: dict[int, tuple[dict[str, Any], list[Unit]]] = {}
+        self._exhausted = False
+
+    def fill(self, ask: Ask) -> TunePlan:
+        """Give out all of them, as far as there is something to start."""
+        for trial in self._whole:
+            self._start(trial, len(self._units))
+        # One run of each trial that may be pruned, then new trials, then another run where there are none to ask.
+        for trial in self._active:
+            self._start(trial, 1)
+        while self._free > 0 and self._ask(ask):
+            pass
+        for trial in self._active:
+            self._start(trial, RACED)
+        for _, started in self._new.values():
+            while self._free > 0 and len(started) < min(RACED, len(self._units)):
+                started.append(self._units[len(started)])
+                self._free -= 1
+        return TunePlan(
+            runs=tuple(self._runs),
+            trials=tuple(NewTrial(n, parameters, tuple(u)) for n, (parameters, u) in self._new.items()),
+            exhausted=self._exhausted,
+        )
+
+    def _start(self, trial: Trial, most: int) -> None:
+        """Start runs of a trial, up to so many in flight."""
+        number = trial.number
+        while self._free > 0 and self._due[number] and self._flying[number] < most:
+            self._runs.append(NewRun(trial, self._due[number].pop(0)))
+            self._flying[number] += 1
+            self._free -= 1
+
+    def _ask(self, ask: Ask) -> bool:
+        """Ask for a trial and start it; False when there is none."""
+        if self._asked >= self._spec.max_trials:
+            return False
+        parameters = ask(self._told, self._asked)
         if parameters is None:
-            exhausted = True
-            break
-        started = list(units[:slots])
-        new_trials.append(NewTrial(asked, parameters, tuple(started)))
-        told.append(SearchTrial(asked, parameters, TrialState.RUNNING))
-        slots -= len(started)
-        asked += 1
-    return TunePlan(tuple(new_trials), tuple(new_runs), exhausted)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """A Tune that is over."""
-
-    failed: bool
-    reason: Reason
-    message: str
-
-
-def failed_trials(trials: Sequence[Trial], asked: int) -> int:
-    """Trials that failed; a number that was given out and has no trial any more was deleted, and counts as failed."""
-    failed = sum(trial.phase is CrossValidationPhase.FAILED for trial in trials)
-    return failed + asked - len(trials)
-
-
-def verdict(spec: TuneSpec, trials: Sequence[Trial], asked: int, *, exhausted: bool) -> Verdict | None:
-    """Whether the Tune is over, and why; None while there is something to do."""
-    ended = [trial for trial in trials if trial.terminal]
-    misconfigured = [trial for trial in ended if trial.phase is CrossValidationPhase.FAILED and trial.config_failure]
-    # A trial that was told to stop says nothing: those under way are, once this verdict is reached, and may end well.
-    told = [trial for trial in ended if not trial.stopping and trial.phase is not CrossValidationPhase.STOPPED]
-    if len(misconfigured) >= min(CONFIG_FAILURES, spec.max_trials) and len(misconfigured) == len(told):
-        message = f"the first {len(misconfigured)} trials all failed: {misconfigured[0].config_failure}"
-        return Verdict(True, Reason.CONFIG_ERROR, message)
-    failed = failed_trials(trials, asked)
-    if failed > spec.failed_trials_allowed:
-        message = f"{failed} trials failed, {spec.failed_trials_allowed} are allowed: see spec.maxFailedTrials"
-        return Verdict(True, Reason.MAX_FAILED_TRIALS_EXCEEDED, message)
-    if len(ended) < len(trials) or not (exhausted or asked >= spec.max_trials):
-        return None
-    if not any(trial.phase is CrossValidationPhase.COMPLETE for trial in ended):
-        return Verdict(True, Reason.NO_SCORE, f"none of {asked} trials has a score that may be compared")
-    if asked >= spec.max_trials:
-        return Verdict(False, Reason.MAX_TRIALS_REACHED, f"all {spec.max_trials} trials have ended")
-    return Verdict(False, Reason.SPACE_EXHAUSTED, f"all {asked} points of the search space were tried")
+            self._exhausted = True
+            return False
+        whole = self._lead is None or len(self._whole) + len(self._new) < self._lead
+        started = list(self._units[: self._free if whole else 1])
+        self._new[self._asked] = (parameters, started)
+        self._told.append(SearchTrial(self._asked, parameters, TrialState.RUNNING))
+        self._free -= len(started)
+        self._asked += 1
+        return True

@@ -1,21 +1,32 @@
 """A Tune: its trials are read, planned, created and counted."""
 
+import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
 from crossfold_operator import objects
+from crossfold_operator.api.racing import LookSpec
 from crossfold_operator.api.tune import TuneSpec, TuneStatus
 from crossfold_operator.cluster.base import Cluster, Key, Obj, Refused, key_of
 from crossfold_operator.events import Event
-from crossfold_operator.names import Kind, Reason
+from crossfold_operator.names import Kind, Reason, TunePhase
 from crossfold_operator.observe.trials import Trial, TrialReader
 from crossfold_operator.plan import tune as tune_plan
+from crossfold_operator.plan.spending import spent, wall_clock
+from crossfold_operator.plan.tune import TunePlan
 from crossfold_operator.reconcile.writing import LOOK_AGAIN, Blocked, Writer, fact_of, folder, unlike
 from crossfold_operator.search.sampler import ask, sampler_name
 from crossfold_operator.status.facts import Fact
 from crossfold_operator.status.tune import tune_status
+from crossfold_operator.times import duration_seconds
+from crossfold_trainer.contract.base import Model
 from crossfold_trainer.contract.scoring import score_direction
+
+log = logging.getLogger(__name__)
+
+REFRESH = 60.0
+"""Seconds after which times are shown anew while something runs."""
 
 
 class TuneReconciler:
@@ -48,14 +59,15 @@ class TuneReconciler:
         def choose(history: Sequence[Any], number: int) -> dict[str, Any] | None:
             return ask(spec.parameters, spec.algorithm, direction, history, number)
 
+        now = self._clock()
         trials = self._trials(tune, spec)
         asked = _asked(previous, trials)
-        planned = tune_plan.plan(spec, trials, asked, choose)
+        clock = wall_clock(previous.wall_clock, trials, now)
+        used = spent(spec, trials, clock, now)
+        planned = tune_plan.plan(spec, trials, asked, choose, spent=used, now=now)
         exhausted = planned.exhausted or (previous.search.exhausted and not planned.trials)
-        verdict = tune_plan.verdict(spec, trials, asked, exhausted=exhausted)
         degraded: Fact | None = None
-        events: list[Event] = []
-        await self._steer(tune, spec, trials, failed=verdict.message if verdict and verdict.failed else None)
+        events = await self._steer(tune, spec, trials, planned)
         try:
             namespace = tune["metadata"]["namespace"]
             parents = (self._cluster.get(Key(Kind.CROSS_VALIDATION, namespace, r.trial.name)) for r in planned.runs)
@@ -80,27 +92,65 @@ class TuneReconciler:
             sampler=sampler_name(spec.algorithm),
             artifact_uri=folder(spec.artifacts.uri, tune["metadata"]["namespace"], tune["metadata"]["name"]),
             degraded=degraded,
-            now=self._clock(),
+            now=now,
             generation=tune["metadata"].get("generation"),
         )
         await self._writer.write(tune, previous, status, events)
-        return LOOK_AGAIN if degraded else None
+        if degraded:
+            return LOOK_AGAIN
+        return _next_look(spec, status, trials, now)
 
-    async def _steer(self, tune: Obj, spec: TuneSpec, trials: Sequence[Trial], failed: str | None) -> None:
-        """Write suspend and stop on what is under way."""
+    async def _steer(self, tune: Obj, spec: TuneSpec, trials: Sequence[Trial], planned: TunePlan) -> list[Event]:
+        """Write suspend, stop and audit on what is under way; Events of what was decided."""
         namespace = tune["metadata"]["namespace"]
+        stops = {item.trial.number: item.stop for item in planned.stops}
+        audits = {item.trial.number: item.audit for item in planned.audits}
+        events: list[Event] = []
         for trial in trials:
             if trial.terminal or trial.deleting:
                 continue
-            stop = None
-            if failed is not None:
-                stop = {"reason": str(Reason.STOPPED), "message": f"the Tune failed: {failed}"[:1024]}
-            elif trial.stopping:
-                stop = {"reason": str(Reason.STOPPED), "message": "its CrossValidation was stopped"}
-            if wanted := unlike(trial, suspend=spec.suspend, stop=stop):
+            stop = stops.get(trial.number)
+            wanted = unlike(trial, suspend=spec.suspend, stop=None if stop is None else _json(stop))
+            audit = audits.get(trial.number)
+            if audit is not None:
+                wanted["audit"] = _json(audit)
+            if wanted:
                 key = Key(Kind.CROSS_VALIDATION, namespace, trial.name)
                 await self._cluster.patch(key, trial.uid, {"spec": wanted})
-            await self._writer.steer_runs(namespace, trial.runs, suspend=spec.suspend, stop=stop)
+            if stop is not None and stop.look is not None:
+                events.append(self._decided(tune, trial, stop.look, Reason.TRIAL_PRUNED, stop.message))
+            if audit is not None:
+                text = f"audited, would be {audit.message}"
+                events.append(self._decided(tune, trial, audit.look, Reason.TRIAL_AUDITED, text))
+            ending = stop or trial.stop
+            below = None if ending is None else {"reason": str(ending.reason), "message": ending.message}
+            await self._writer.steer_runs(namespace, trial.runs, suspend=spec.suspend, stop=below)
+        return events
+
+    @staticmethod
+    def _decided(tune: Obj, trial: Trial, look: LookSpec, reason: Reason, message: str) -> Event:
+        """One line with the numbers, and the Event."""
+        about = {"object": str(key_of(tune)), "decision": str(reason), "trial": trial.number}
+        log.info(message, extra={**about, **look.model_dump(mode="json", by_alias=False)})
+        return Event(False, reason, f"trial {trial.number}: {message}")
+
+
+def _json(model: Model) -> dict[str, Any]:
+    return model.model_dump(mode="json", exclude_none=True)
+
+
+def _next_look(spec: TuneSpec, status: TuneStatus, trials: Sequence[Trial], now: datetime) -> float | None:
+    """When to look again although nothing changes: what time alone changes is shown anew, and a budget ends."""
+    if status.wall_clock.running_since is None:
+        return None
+    waits = [REFRESH]
+    budget, used = spec.budget, spent(spec, trials, status.wall_clock, now)
+    if budget is not None and budget.wall_clock is not None:
+        waits.append(duration_seconds(budget.wall_clock) - used.wall_seconds)
+    devices = spec.template.devices * sum(run.started is not None for run in tune_plan.in_flight(trials))
+    if budget is not None and budget.gpu_hours is not None and devices:
+        waits.append((budget.gpu_hours * 3600 - used.gpu_seconds) / devices)
+    return min(wait for wait in waits if wait > 0) if status.phase is TunePhase.RUNNING else None
 
 
 def _asked(previous: TuneStatus, trials: Sequence[Trial]) -> int:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from crossfold_operator import objects
@@ -89,7 +89,7 @@ class Writer:
         raise Blocked(Reason.NAME_CONFLICT, text)
 
     async def steer_runs(
-        self, namespace: str, runs: Iterable[Run], *, suspend: bool, stop: dict[str, str] | None
+        self, namespace: str, runs: Iterable[Run], *, suspend: bool, stop: Mapping[str, Any] | None
     ) -> None:
         """Write suspend and stop on the runs that are under way."""
         for run in runs:
@@ -112,7 +112,7 @@ class Writer:
         return written
 
 
-def unlike(child: Trial | Run, *, suspend: bool, stop: dict[str, str] | None) -> dict[str, Any]:
+def unlike(child: Trial | Run, *, suspend: bool, stop: Mapping[str, Any] | None) -> dict[str, Any]:
     """What the root wants of a child's spec and is not there yet. A stop, once set, stays."""
     wanted: dict[str, Any] = {}
     if child.suspended != suspend:

@@ -30,6 +30,7 @@ from crossfold_operator.status.facts import (
     total,
     valid,
 )
+from crossfold_operator.times import parse_time
 from crossfold_trainer.contract.config import ObjectiveSpec
 from crossfold_trainer.contract.scoring import mean_std
 
@@ -54,7 +55,7 @@ def cross_validation_status(
     order = {unit: index for index, unit in enumerate(units)}
     runs = sorted(runs, key=lambda run: order.get(run.unit, len(order)))
     records = _brief([run.record for run in runs])
-    phase = cv_plan.phase_of(units, runs, stopping=spec.stop is not None, suspended=spec.suspend)
+    phase = cv_plan.phase_of(units, runs, spec.stop.reason if spec.stop else None, suspended=spec.suspend)
     scores = [score for r in records if (score := finite(r.score)) is not None]
     mean, std = mean_std(scores) if scores else (None, None)
     failed = [r for r in records if r.phase is TrainRunPhase.FAILED]
@@ -64,16 +65,23 @@ def cross_validation_status(
     counts = run_counts(runs)
     usage = total([r.usage for r in records])
     complete = phase is CrossValidationPhase.COMPLETE
+    pruned = phase is CrossValidationPhase.PRUNED
+    ends = [text for text in (previous.end_time, *(run.ended for run in runs)) if text]
     facts = [
         valid([]),
         Fact(Condition.SUSPENDED, spec.suspend, Reason.SUSPENDED if spec.suspend else Reason.NOT_SUSPENDED),
         degraded or Fact(Condition.DEGRADED, False, Reason.AS_EXPECTED),
-        Fact(Condition.COMPLETE, complete, Reason.ALL_RUNS_SUCCEEDED if complete else Reason.IN_PROGRESS),
+        Fact(
+            Condition.COMPLETE,
+            complete or pruned,
+            Reason.PRUNED if pruned else Reason.ALL_RUNS_SUCCEEDED if complete else Reason.IN_PROGRESS,
+            message if pruned else "",
+        ),
         Fact(
             Condition.FAILED,
             phase in (CrossValidationPhase.FAILED, CrossValidationPhase.UNSTABLE, CrossValidationPhase.STOPPED),
             reason,
-            message,
+            "" if pruned else message,
         ),
     ]
     return CrossValidationStatus(
@@ -94,6 +102,7 @@ def cross_validation_status(
         preemptions=counts.preemptions,
         runs=records,
         artifact_uri=artifact_uri,
+        end_time=max(ends, key=parse_time, default=None),
         usage=usage,
         summary=CrossValidationSummary(
             runs=f"{counts.succeeded}/{len(units)}",
@@ -118,6 +127,8 @@ def _trial_reason(
 ) -> tuple[Reason, str]:
     first = f"{culprits[0].run}: {culprits[0].failure_class or 'unstable'}: {culprits[0].message}" if culprits else ""
     match phase:
+        case CrossValidationPhase.PRUNED:
+            return Reason.AS_EXPECTED, spec.stop.message if spec.stop else ""
         case CrossValidationPhase.STOPPED:
             return Reason.STOPPED, spec.stop.message if spec.stop else "a run was stopped"
         case CrossValidationPhase.FAILED:

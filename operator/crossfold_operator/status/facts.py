@@ -15,6 +15,7 @@ from crossfold_operator.names import (
     TrainRunPhase,
 )
 from crossfold_operator.observe.runs import Run
+from crossfold_operator.plan.spending import gpu_seconds
 from crossfold_operator.times import timestamp
 
 MOST_METRICS = 64
@@ -73,23 +74,6 @@ def short(value: str | float | None, digits: int = 3) -> str:
     return f"{float(value):.{digits}f}" if abs(float(value)) < 1e6 else f"{float(value):.{digits}g}"
 
 
-def rounded(value: float, digits: int = 4) -> str:
-    """A number of which few digits matter, as status shows it."""
-    return decimal(float(f"{value:.{digits}g}"))
-
-
-def time_text(seconds: float) -> str:
-    """A span of time in its two greatest units: ``45s``, ``12m``, ``3h12m``, ``2d4h``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    minutes = whole // 60
-    if minutes < 60:
-        return f"{minutes}m"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes}m" if hours < 24 else f"{hours // 24}d{hours % 24}h"
-
-
 def score_text(score: str | None, std: str | None) -> str:
     """``0.812±0.011``; empty for none."""
     return "" if score is None else f"{short(score)}±{short(std or 0)}"
@@ -97,8 +81,12 @@ def score_text(score: str | None, std: str | None) -> str:
 
 def gpu_hours(usage: Usage) -> str:
     """GPU-hours of all attempts, for a column."""
-    spent = usage.gpu_seconds
-    return f"{(spent.useful + spent.preempted + spent.failed) / 3600:.1f}h"
+    return hours(gpu_seconds(usage))
+
+
+def hours(seconds: float) -> str:
+    """``41.2h``."""
+    return f"{seconds / 3600:.1f}h"
 
 
 def total(usages: Sequence[Usage]) -> Usage:
@@ -106,6 +94,7 @@ def total(usages: Sequence[Usage]) -> Usage:
     return Usage(
         gpu_seconds=GpuSeconds(
             useful=sum(u.gpu_seconds.useful for u in usages),
+            pruned=sum(u.gpu_seconds.pruned for u in usages),
             preempted=sum(u.gpu_seconds.preempted for u in usages),
             failed=sum(u.gpu_seconds.failed for u in usages),
         ),

@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from crossfold_operator.api.tune import (
+    AuditStatus,
     BestTrial,
+    DecisionAction,
+    LastDecision,
     RunCounts,
     SearchStatus,
     TrialBrief,
@@ -21,22 +24,26 @@ from crossfold_operator.names import (
     TunePhase,
 )
 from crossfold_operator.observe.runs import Run
-from crossfold_operator.observe.trials import Ended, Trial
-from crossfold_operator.plan import tune as tune_plan
+from crossfold_operator.observe.trials import Trial
+from crossfold_operator.plan.spending import spent, usages, wall_clock
+from crossfold_operator.plan.tune import in_flight
+from crossfold_operator.plan.verdict import Verdict, failed_trials, halt, verdict
+from crossfold_operator.status.eta import eta
 from crossfold_operator.status.facts import (
     Fact,
     conditions,
     data_digest,
     decimal,
-    gpu_hours,
+    hours,
     run_counts,
     score_text,
     total,
     valid,
 )
+from crossfold_operator.times import parse_time
 from crossfold_trainer.contract.config import ObjectiveSpec
 from crossfold_trainer.contract.metrics import Direction
-from crossfold_trainer.contract.scoring import score_direction
+from crossfold_trainer.contract.scoring import better, score_direction
 
 TOP = 10
 """Trials in the ranking."""
@@ -69,18 +76,23 @@ def tune_status(
         now: the time.
         generation: of the spec.
     """
-    over = tune_plan.verdict(spec, trials, asked, exhausted=exhausted)
+    clock = wall_clock(previous.wall_clock, trials, now)
+    used = spent(spec, trials, clock, now)
+    over = verdict(spec, trials, asked, used, exhausted=exhausted)
+    ending = halt(spec, trials, used)
     runs = [run for trial in trials for run in trial.runs]
     finished = [trial.ended for trial in trials if trial.ended is not None]
-    counts = _all_runs(runs, finished)
+    counts = _all_runs(trials)
     trial_counts = _trial_counts(trials, asked)
-    usage = total([*(run.record.usage for run in runs), *(ended.usage for ended in finished)])
+    usage = total(usages(trials))
     ranking = _ranking(spec.objective, trials)
     best = _best(ranking[0], artifact_uri) if ranking else None
     degraded = _tune_degraded(previous, trials, runs, degraded)
     phase = _tune_phase(spec, over, trials, counts)
     complete = over is not None and not over.failed
-    message = over.message if over else (degraded.message if degraded and degraded.status else "")
+    message = over.message if over else ending.message if ending else ""
+    if not message and degraded and degraded.status:
+        message = degraded.message
     facts = [
         valid([]),
         Fact(Condition.SUSPENDED, spec.suspend, Reason.SUSPENDED if spec.suspend else Reason.NOT_SUSPENDED),
@@ -98,7 +110,7 @@ def tune_status(
             over.message if over and over.failed else "",
         ),
     ]
-    ended = trial_counts.complete + trial_counts.failed + trial_counts.unstable + trial_counts.stopped
+    ended = asked - trial_counts.running
     return TuneStatus(
         observed_generation=generation,
         phase=phase,
@@ -111,10 +123,15 @@ def tune_status(
         best=best,
         top=[_brief(trial) for trial in ranking[:TOP]],
         usage=usage,
+        wall_clock=clock,
+        last_decision=_last_decision(trials),
+        audit=_audit(spec, trials),
         summary=TuneSummary(
             trials=f"{ended}/{max(asked, spec.max_trials) if not exhausted else asked}",
             best=score_text(best.score, best.std) if best else "",
-            gpu=gpu_hours(usage),
+            gpu=hours(used.gpu_seconds),
+            saved=_saved(counts),
+            eta=eta(spec, trials, asked, usage, exhausted=exhausted) if phase is TunePhase.RUNNING else "",
             objective=objective_text(spec.objective)[:253],
             reason=message[:253],
         ),
@@ -127,24 +144,26 @@ def objective_text(objective: ObjectiveSpec) -> str:
     return metrics[0] if len(metrics) == 1 else f"{objective.combine}({', '.join(metrics)})"
 
 
-def _tune_phase(
-    spec: TuneSpec, over: tune_plan.Verdict | None, trials: Sequence[Trial], counts: RunCounts
-) -> TunePhase:
+def _tune_phase(spec: TuneSpec, over: Verdict | None, trials: Sequence[Trial], counts: RunCounts) -> TunePhase:
     if over is not None:
         return TunePhase.FAILED if over.failed else TunePhase.COMPLETE
-    stopped = all(run.record.phase is TrainRunPhase.SUSPENDED for run in tune_plan.in_flight(trials))
+    stopped = all(run.record.phase is TrainRunPhase.SUSPENDED for run in in_flight(trials))
     if spec.suspend and stopped:
         return TunePhase.SUSPENDED
     return TunePhase.RUNNING if trials or counts.running else TunePhase.PENDING
 
 
-def _all_runs(runs: Sequence[Run], finished: Sequence[Ended]) -> RunCounts:
-    active = run_counts(runs)
+def _all_runs(trials: Sequence[Trial]) -> RunCounts:
+    active = run_counts([run for trial in trials for run in trial.runs])
+    finished = [trial.ended for trial in trials if trial.ended is not None]
     return active.model_copy(
         update={
             "succeeded": active.succeeded + sum(ended.succeeded for ended in finished),
             "failed": active.failed + sum(ended.failed for ended in finished),
             "stopped": active.stopped + sum(ended.stopped for ended in finished),
+            "skipped": sum(
+                trial.ended.expected - trial.ended.created for trial in trials if trial.ended and trial.pruned
+            ),
             "preemptions": active.preemptions + sum(ended.preemptions for ended in finished),
         }
     )
@@ -156,10 +175,46 @@ def _trial_counts(trials: Sequence[Trial], asked: int) -> TrialCounts:
         asked=asked,
         running=sum(not trial.terminal for trial in trials),
         complete=phases.count(CrossValidationPhase.COMPLETE),
-        stopped=phases.count(CrossValidationPhase.STOPPED) + phases.count(CrossValidationPhase.PRUNED),
+        pruned=phases.count(CrossValidationPhase.PRUNED),
+        stopped=phases.count(CrossValidationPhase.STOPPED),
         unstable=phases.count(CrossValidationPhase.UNSTABLE),
-        failed=tune_plan.failed_trials(trials, asked),
+        failed=failed_trials(trials, asked),
     )
+
+
+def _saved(counts: RunCounts) -> str:
+    """Of the runs planned for the trials so far, the share that racing did not need; empty for none."""
+    started = counts.queued + counts.running + counts.succeeded + counts.failed + counts.stopped
+    return f"{100 * counts.skipped / (counts.skipped + started):.0f}%" if counts.skipped else ""
+
+
+def _last_decision(trials: Sequence[Trial]) -> LastDecision | None:
+    """The latest decision of racing; of several at one time the one about the trial with the highest number."""
+    made = [
+        LastDecision(trial=trial.number, action=DecisionAction.PRUNED, time=trial.stop.time, message=trial.stop.message)
+        for trial in trials
+        if trial.pruned and trial.stop is not None and trial.stop.time is not None
+    ]
+    made += [
+        LastDecision(
+            trial=trial.number, action=DecisionAction.AUDITED, time=trial.audit.time, message=trial.audit.message
+        )
+        for trial in trials
+        if trial.audit is not None
+    ]
+    return max(made, key=lambda decision: (parse_time(decision.time), decision.trial), default=None)
+
+
+def _audit(spec: TuneSpec, trials: Sequence[Trial]) -> AuditStatus | None:
+    if not (spec.racing.enabled and spec.racing.audit):
+        return None
+    direction = score_direction(spec.objective)
+    checked = [
+        better(trial.score, trial.audit.look.bar, direction)
+        for trial in trials
+        if trial.phase is CrossValidationPhase.COMPLETE and trial.audit is not None and trial.score is not None
+    ]
+    return AuditStatus(checked=len(checked), would_have_won=sum(checked))
 
 
 def _ranking(objective: ObjectiveSpec, trials: Sequence[Trial]) -> list[Trial]:

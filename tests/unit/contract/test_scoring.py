@@ -1,12 +1,13 @@
 """Scores, against the numbers that the documents give."""
 
 import math
+from typing import Any
 
 import pytest
 
 from crossfold_trainer.contract.config import Combine, ObjectiveSpec
 from crossfold_trainer.contract.metrics import METRICS, Direction
-from crossfold_trainer.contract.scoring import better, mean_std, run_score, score_direction
+from crossfold_trainer.contract.scoring import better, mean_std, run_score, score_direction, score_range
 
 RUNS = [
     (0.75, 0.83, 0.5),
@@ -110,3 +111,27 @@ def test_every_metric_lies_in_its_range() -> None:
     for info in METRICS.values():
         assert info.low is not None
         assert info.high is None or info.low < info.high
+
+
+@pytest.mark.parametrize(
+    ("metrics", "combine", "low", "high"),
+    [
+        (["val/JaccardIndex"], "Harmonic", 0, 1),
+        (["val/CohenKappa"], "Harmonic", -1, 1),
+        (["val/loss"], "Harmonic", 0, None),
+        ([("val/Mine", "Maximize")], "Harmonic", None, None),
+        # Nothing that is combined of shares is beyond 1.
+        *((["val/JaccardIndex", "val/Recall"], combine, 0, 1) for combine in Combine),
+        # A metric that is minimised enters as its inverse: 0 makes it as large as you like.
+        (["val/JaccardIndex", "val/loss"], "Arithmetic", 0, None),
+        (["val/JaccardIndex", "val/HammingDistance"], "Arithmetic", 0, None),
+        (["val/JaccardIndex", ("val/Mine", "Maximize")], "Min", None, None),
+        (["val/JaccardIndex", ("val/CohenKappa", "Minimize")], "Min", None, None),
+    ],
+)
+def test_score_range(metrics: list[Any], combine: str, low: float | None, high: float | None) -> None:
+    pairs = [m if isinstance(m, tuple) else (m, None) for m in metrics]
+    objective = ObjectiveSpec.model_validate(
+        {"metrics": [{"name": name, "direction": direction} for name, direction in pairs], "combine": combine}
+    )
+    assert score_range(objective) == (low, high)

@@ -3,6 +3,7 @@
 import pytest
 
 from crossfold_operator.api.crossvalidation import RunRecord
+from crossfold_operator.api.trainrun import StopReason
 from crossfold_operator.names import CrossValidationPhase as Phase
 from crossfold_operator.names import TrainRunPhase
 from crossfold_operator.observe.runs import Run
@@ -93,4 +94,21 @@ def test_spoilt(phase: str, is_spoilt: bool) -> None:
     ],
 )
 def test_phase(phases: list[str], stopping: bool, suspended: bool, phase: Phase) -> None:
-    assert phase_of(UNITS, runs(*phases), stopping=stopping, suspended=suspended) is phase
+    stop = StopReason.STOPPED if stopping else None
+    assert phase_of(UNITS, runs(*phases), stop, suspended=suspended) is phase
+
+
+@pytest.mark.parametrize(
+    ("phases", "phase"),
+    [
+        ([], Phase.PRUNED),
+        (["Succeeded", "Running"], Phase.RUNNING),
+        (["Succeeded", "Stopped"], Phase.PRUNED),
+        # What was decided stays so, whatever the runs in flight still say.
+        (["Succeeded", "Failed"], Phase.PRUNED),
+        (["Succeeded", "Diverged"], Phase.PRUNED),
+        (["Succeeded"] * 4, Phase.PRUNED),
+    ],
+)
+def test_a_pruned_trial_is_pruned_whatever_comes_late(phases: list[str], phase: Phase) -> None:
+    assert phase_of(UNITS, runs(*phases), StopReason.PRUNED, suspended=False) is phase

@@ -172,8 +172,45 @@ def test_time_is_counted_by_what_became_of_it() -> None:
         ended(3, None, seconds=1000),
         **GPU,
     ).usage
-    assert spent.gpu_seconds.model_dump() == {"failed": 20, "preempted": 200, "useful": 2000}
+    assert spent.gpu_seconds.model_dump() == {"failed": 20, "preempted": 200, "useful": 2000, "pruned": 0}
     assert spent.run_seconds == 1110
+
+
+@pytest.mark.parametrize(
+    ("seen", "reason", "fate", "preemptions"),
+    [
+        (ended(1, CLASSES.PREEMPTED, seconds=100), "Pruned", "pruned", 0),
+        (ended(1, CLASSES.PREEMPTED, seconds=100), "Stopped", "failed", 0),
+        # A result that comes after a stop is of no use any more.
+        (ended(1, None, seconds=100), "Pruned", "pruned", 0),
+        (ended(1, None, seconds=100), "Stopped", "failed", 0),
+        (ended(1, CLASSES.CRASH, seconds=100), "Pruned", "failed", 0),
+        (ended(1, None, seconds=100), None, "useful", 0),
+        (ended(1, CLASSES.PREEMPTED, seconds=100), None, "preempted", 1),
+    ],
+)
+def test_time_of_a_run_that_was_stopped_counts_as_the_stop_says(
+    seen: Attempt, reason: str | None, fate: str, preemptions: int
+) -> None:
+    stop = {"stop": {"reason": reason}} if reason else {}
+    found = counted(seen, **stop, **GPU)
+    spent = found.usage.gpu_seconds.model_dump()
+    assert {name for name, seconds in spent.items() if seconds} == {fate}
+    assert (spent[fate], found.preemptions) == (200, preemptions)
+
+
+def test_a_run_without_a_gpu_counts_as_one_device() -> None:
+    assert counted(ended(1, None, seconds=100)).usage.gpu_seconds.useful == 100
+
+
+def test_the_end_of_the_latest_attempt_is_known() -> None:
+    first, second = "2026-01-01T00:01:00Z", "2026-01-01T00:02:00Z"
+    attempts = [replace(ended(1), ended=second), replace(ended(2), ended=first)]
+    assert counted(*attempts).end_time == second
+    assert counted(ended(1), previous=status(endTime=first)).end_time == first
+    # A Job that is gone ended when it was last seen running.
+    gone = status(current={"attempt": 1, "seconds": 40, "startTime": first})
+    assert counted(previous=gone, suspend=True).end_time == "2026-01-01T00:01:40Z"
 
 
 def test_a_job_that_went_away_under_suspend_was_interrupted() -> None:

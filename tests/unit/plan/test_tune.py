@@ -1,16 +1,20 @@
 """Which trials and runs of a Tune are due, and when a Tune is over."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from crossfold_operator.api.crossvalidation import RunRecord
+from crossfold_operator.api.crossvalidation import RunRecord, TrialStopSpec
+from crossfold_operator.api.trainrun import StopReason
 from crossfold_operator.api.tune import TuneSpec
 from crossfold_operator.names import CrossValidationPhase, Reason, TrainRunPhase
 from crossfold_operator.observe.runs import Run
 from crossfold_operator.observe.trials import Trial
-from crossfold_operator.plan.tune import failed_trials, history, plan, verdict
+from crossfold_operator.plan.spending import Spent
+from crossfold_operator.plan.tune import history, plan
+from crossfold_operator.plan.verdict import failed_trials, verdict
 from crossfold_operator.search.history import Trial as SearchTrial
 from crossfold_operator.search.history import TrialState
 from tests.fakes.world import tune
@@ -35,7 +39,19 @@ def run(fold: int, phase: str = "Running", failure: str = "") -> Run:
     return Run(record, uid="u")
 
 
-def trial(number: int, phase: str = "Running", runs: Sequence[Run] = (), *, config: bool = False, **more: Any) -> Trial:
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+STOPPED_BY_HAND = TrialStopSpec(reason=StopReason.STOPPED)
+
+
+def trial(
+    number: int,
+    phase: str = "Running",
+    runs: Sequence[Run] = (),
+    *,
+    config: bool = False,
+    stopping: bool = False,
+    **more: Any,
+) -> Trial:
     return Trial(
         number=number,
         name=f"t-cv{number}",
@@ -45,6 +61,7 @@ def trial(number: int, phase: str = "Running", runs: Sequence[Run] = (), *, conf
         runs=tuple(runs),
         score=0.5 if phase == "Complete" else None,
         config_failure="band red" if config else "",
+        stop=STOPPED_BY_HAND if stopping else None,
         **more,
     )
 
@@ -62,7 +79,9 @@ class Sampler:
 
 
 def planned(trials: list[Trial], asked: int | None = None, points: int = 1000, **changes: Any) -> tuple[Any, Any, bool]:
-    found = plan(spec(**changes), trials, len(trials) if asked is None else asked, Sampler(points))
+    changes = {"racing": {"enabled": False}, **changes}
+    asked = len(trials) if asked is None else asked
+    found = plan(spec(**changes), trials, asked, Sampler(points), spent=Spent(), now=NOW)
     runs = [(r.trial.number, r.unit[0]) for r in found.runs]
     new = [(t.number, [fold for fold, _ in t.units]) for t in found.trials]
     return runs, new, found.exhausted
@@ -117,7 +136,7 @@ def test_a_number_that_was_given_out_is_not_given_out_again() -> None:
 
 def test_the_sampler_is_told_of_trials_that_were_asked_in_the_same_breath() -> None:
     sampler = Sampler()
-    plan(spec(parallelism=9), [trial(0, "Complete"), trial(1, runs=THREE)], 2, sampler)
+    plan(spec(parallelism=9), [trial(0, "Complete"), trial(1, runs=THREE)], 2, sampler, spent=Spent(), now=NOW)
     assert sampler.told == [
         [(0, TrialState.COMPLETE), (1, TrialState.RUNNING)],
         [(0, TrialState.COMPLETE), (1, TrialState.RUNNING), (2, TrialState.RUNNING)],
@@ -126,7 +145,7 @@ def test_the_sampler_is_told_of_trials_that_were_asked_in_the_same_breath() -> N
 
 def test_the_sampler_is_not_asked_without_a_slot() -> None:
     sampler = Sampler()
-    plan(spec(parallelism=3), [trial(0, runs=THREE)], 1, sampler)
+    plan(spec(parallelism=3), [trial(0, runs=THREE)], 1, sampler, spent=Spent(), now=NOW)
     assert sampler.told == []
 
 
@@ -138,11 +157,11 @@ def test_an_exhausted_space() -> None:
 
 def test_what_the_sampler_is_told() -> None:
     phases = ["Pending", "Running", "Suspended", "Complete", "Unstable", "Failed", "Stopped", "Pruned"]
-    told = history([trial(n, phase) for n, phase in enumerate(phases)])
+    told = history([trial(n, phase) for n, phase in enumerate(phases)], 9)
     assert [t.state.value for t in told] == [
-        "Running", "Running", "Running", "Complete", "Unstable", "Failed", "Stopped", "Stopped",
+        "Running", "Running", "Running", "Complete", "Unstable", "Failed", "Stopped", "Running", "Deleted",
     ]  # fmt: skip
-    assert [t.value for t in told] == [0.5 if phase == "Complete" else None for phase in phases]
+    assert [t.value for t in told] == [*(0.5 if phase == "Complete" else None for phase in phases), None]
 
 
 # The end --------------------------------------------------------------------------------------------------------------
@@ -196,7 +215,7 @@ def misconfigured(count: int) -> list[Trial]:
 def test_verdict(
     trials: list[Trial], asked: int, changes: dict[str, Any], exhausted: bool, reason: Reason | None
 ) -> None:
-    over = verdict(spec(**changes), trials, asked, exhausted=exhausted)
+    over = verdict(spec(**changes), trials, asked, Spent(), exhausted=exhausted)
     assert (over.reason if over else None) == reason
     if over is not None:
         assert over.message
@@ -204,7 +223,7 @@ def test_verdict(
 
 
 def test_the_message_of_a_configuration_error_is_the_runs() -> None:
-    over = verdict(spec(), misconfigured(3), 3, exhausted=False)
+    over = verdict(spec(), misconfigured(3), 3, Spent(), exhausted=False)
     assert over is not None
     assert over.message == "the first 3 trials all failed: band red"
 

@@ -1,18 +1,18 @@
 """A tree that is disturbed ends as the undisturbed one: crashes between any two writes, lost answers, late news."""
 
-import contextlib
 import random
 from typing import Any
 
 import pytest
 
 from crossfold_operator.api.tune import TuneSpec
-from crossfold_operator.cluster.base import Key, Obj
+from crossfold_operator.cluster.base import Obj
 from crossfold_operator.names import Kind
 from crossfold_operator.search.sampler import ask
 from crossfold_trainer.contract.metrics import Direction
 from tests.fakes import world as w
 from tests.fakes.memory_cluster import MemoryCluster
+from tests.fakes.mortal import Mortal
 from tests.fakes.world import World, cross_validation, tune
 
 SMALL = tune(maxTrials=2, parallelism=3, crossValidation={"folds": 2})
@@ -32,39 +32,6 @@ def bumpy(run: str, attempt: int) -> w.Ending:
     """Some of everything that is tried again."""
     first = {"t-cv0-f1s42": w.CRASH, "t-cv1-f0s42": w.INTERRUPTED, "t-cv0-f0s42": w.LOST, "t-cv1-f1s42": w.NO_RESULT}
     return first.get(run, w.SUCCESS) if attempt == 1 else w.SUCCESS
-
-
-class Crash(BaseException):
-    """The process is gone: nothing of it goes on, and nothing catches it."""
-
-
-class Mortal(World):
-    """A world whose operator dies when it makes one call to the cluster, which never arrives, and comes back.
-
-    To die after a call took effect is to die before the next one.
-    """
-
-    def __init__(self, cluster: MemoryCluster, script: w.Script, at: int) -> None:
-        super().__init__(cluster, script)
-        self.deaths = 0
-        self._dead = False
-
-        def fault(verb: str, key: Key) -> str | None:
-            self._dead = self._dead or len(cluster.calls) == at
-            if self._dead:
-                raise Crash
-            return None
-
-        cluster.faults = fault
-
-    async def reconcile(self, key: Key) -> None:
-        with contextlib.suppress(Crash):
-            await super().reconcile(key)
-        if self._dead:
-            self._dead = False
-            self.deaths += 1
-            self.cluster.woken.clear()
-            self.restart()
 
 
 async def finished(world: World, manifest: Obj) -> dict[str, Obj]:
@@ -200,7 +167,7 @@ async def test_tpe_is_told_of_every_trial_that_ended_before() -> None:
                 for t in sorted(cluster.of(Kind.CROSS_VALIDATION), key=_number)[: len(before)]
             ]
             asked[len(before)] = ask(
-                spec.parameters, spec.algorithm, Direction.MAXIMIZE, history(told), len(before)
+                spec.parameters, spec.algorithm, Direction.MAXIMIZE, history(told, len(before)), len(before)
             ) == {p["name"]: p["value"] for p in new[0]["spec"]["hyperparameters"]}
         if not await _one_ends(world):
             break

@@ -50,7 +50,9 @@ async def test_a_tune_runs_to_its_best_trial() -> None:
     status = it.cluster.status(Kind.TUNE, "t")
     assert status["phase"] == "Complete"
     assert condition(status, "Complete") == ("True", "MaxTrialsReached", "all 4 trials have ended")
-    assert status["trials"] == {"asked": 4, "running": 0, "complete": 4, "stopped": 0, "unstable": 0, "failed": 0}
+    assert status["trials"] == {
+        "asked": 4, "running": 0, "complete": 4, "pruned": 0, "stopped": 0, "unstable": 0, "failed": 0,
+    }  # fmt: skip
     assert status["runs"]["succeeded"] == 12
     assert it.most_running == 2
     assert len(it.cluster.of(Kind.JOB)) == 12
@@ -129,7 +131,10 @@ async def test_a_standalone_train_run() -> None:
     await it.run()
     status = it.cluster.status(Kind.TRAIN_RUN, "r")
     assert status["phase"] == "Succeeded"
-    assert status["usage"] == {"gpuSeconds": {"useful": 120, "preempted": 0, "failed": 0}, "runSeconds": 60}
+    assert status["usage"] == {
+        "gpuSeconds": {"useful": 120, "pruned": 0, "preempted": 0, "failed": 0},
+        "runSeconds": 60,
+    }
     assert reasons(it.cluster, "r") == ["JobCreated", "Succeeded"]
 
 
@@ -184,7 +189,7 @@ async def test_time_spent_before_a_suspend_is_counted_as_preempted() -> None:
     await it.settle()
     status = it.cluster.status(Kind.TRAIN_RUN, "r")
     assert (status["phase"], status["preemptions"]) == ("Suspended", 1)
-    assert status["usage"] == {"gpuSeconds": {"useful": 0, "preempted": 80, "failed": 0}, "runSeconds": 40}
+    assert status["usage"] == {"gpuSeconds": {"useful": 0, "pruned": 0, "preempted": 80, "failed": 0}, "runSeconds": 40}
     it.cluster.clock.advance(1000)
     it.restart()
     await it.settle()

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, assert_never
 
 from crossfold_trainer.contract.config import Combine, ObjectiveSpec
-from crossfold_trainer.contract.metrics import Direction
+from crossfold_trainer.contract.metrics import Direction, metric_info
 
 
 class Score(NamedTuple):
@@ -71,6 +71,30 @@ def _combine(terms: Sequence[float], combine: Combine) -> float:
             return min(terms)
         case _:
             assert_never(combine)
+
+
+def score_range(objective: ObjectiveSpec) -> tuple[float | None, float | None]:
+    """Least and greatest score that the objective can have; None where it is unbounded, or a metric is not known."""
+    infos = [metric_info(metric.name) for metric in objective.metrics]
+    if len(infos) == 1:
+        return (infos[0].low, infos[0].high) if infos[0] is not None else (None, None)
+    lows: list[float | None] = []
+    highs: list[float | None] = []
+    for metric, info in zip(objective.metrics, infos, strict=True):
+        if info is None or (metric.resolved_direction is Direction.MINIMIZE and (info.low is None or info.low < 0)):
+            lows.append(None)
+            highs.append(None)
+        elif metric.resolved_direction is Direction.MINIMIZE:
+            lows.append(0.0 if info.high is None else 1 / info.high)
+            highs.append(1 / info.low if info.low else None)
+        else:
+            lows.append(info.low)
+            highs.append(info.high)
+    # Every way of combining grows with each of its terms.
+    known = [high for high in highs if high is not None and high > 0]
+    high = _combine(known, objective.combine) if len(known) == len(highs) else None
+    known_lows = [low for low in lows if low is not None]
+    return (min(known_lows) if len(known_lows) == len(lows) else None), high
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float]:

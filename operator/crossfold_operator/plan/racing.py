@@ -1,0 +1,144 @@
+"""Which trials are worth their remaining runs. Pure: the trials are seen here, and judged by search.racing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+
+from crossfold_operator.api.crossvalidation import AuditSpec, TrialStopSpec
+from crossfold_operator.api.racing import LookRule, LookSpec
+from crossfold_operator.api.trainrun import StopReason
+from crossfold_operator.api.tune import TuneSpec
+from crossfold_operator.names import CrossValidationPhase
+from crossfold_operator.observe.trials import Score, Trial
+from crossfold_operator.plan.crossvalidation import spoilt
+from crossfold_operator.search import racing
+from crossfold_operator.times import timestamp
+from crossfold_trainer.contract.metrics import Direction
+from crossfold_trainer.contract.scoring import score_direction, score_range
+
+MAX_MESSAGE = 1024
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A trial that would not become the best."""
+
+    trial: Trial
+    decision: racing.Decision
+    audited: bool
+    """It runs to its end all the same."""
+
+
+def judge(spec: TuneSpec, trials: Sequence[Trial]) -> list[Judged]:
+    """Look at every trial under way, by what it has so far and by what the complete ones have.
+
+    Trials with a run that failed or has no score that may be compared are neither raced nor compared with. The answer
+    depends on nothing but the arguments: asked again after a restart, it is the same.
+    """
+    if not spec.racing.enabled:
+        return []
+    racers = [
+        trial
+        for trial in trials
+        if not (trial.terminal or trial.deleting or trial.stopping or trial.audit is not None or spoilt(trial.runs))
+    ]
+    if not any(trial.scores for trial in racers):
+        return []
+    seeds = spec.cross_validation.resolved_seeds
+    folds = len(spec.cross_validation.units) // len(seeds)
+    direction = score_direction(spec.objective)
+    known = _references(
+        tuple((t.number, t.scores) for t in trials if t.phase is CrossValidationPhase.COMPLETE),
+        folds=folds,
+        seeds=seeds,
+        direction=direction,
+        warmup=spec.racing.warmup_trials,
+        min_delta=spec.racing.min_delta,
+    )
+    place = {seed: index for index, seed in enumerate(seeds)}
+    found = []
+    for trial in racers:
+        decision = racing.judge(
+            [(fold, place[seed], score) for fold, seed, score in trial.scores],
+            known,
+            folds,
+            len(seeds),
+            direction,
+            alpha=spec.racing.alpha,
+            bounds=score_range(spec.objective),
+        )
+        if decision.prune:
+            audited = racing.audited(spec.algorithm.seed, trial.number, spec.racing.audit)
+            found.append(Judged(trial, decision, audited))
+    return found
+
+
+@lru_cache(maxsize=64)
+def _references(
+    completed: tuple[tuple[int, tuple[Score, ...]], ...],
+    *,
+    folds: int,
+    seeds: tuple[int, ...],
+    direction: Direction,
+    warmup: int,
+    min_delta: float,
+) -> racing.References | racing.Warmup:
+    """What the complete trials tell: reckoned once for as long as no other trial has completed."""
+    place = {(fold, seed): (fold, index) for index, seed in enumerate(seeds) for fold in range(folds)}
+    told: list[racing.CompletedTrial] = []
+    for number, scores in completed:
+        matrix: list[list[float | None]] = [[None] * len(seeds) for _ in range(folds)]
+        for fold, seed, score in scores:
+            if (fold, seed) in place:
+                row, column = place[fold, seed]
+                matrix[row][column] = score
+        told.append({"number": number, "scores": matrix})
+    return racing.references(told, folds, len(seeds), direction, warmup=warmup, min_delta=min_delta)
+
+
+def lead(spec: TuneSpec, trials: Sequence[Trial]) -> int | None:
+    """How many more trials must complete before the first can be pruned; None when none ever can."""
+    seeds = spec.cross_validation.resolved_seeds
+    needed = racing.warmup_trials(len(spec.cross_validation.units) // len(seeds), len(seeds), spec.racing.warmup_trials)
+    if not spec.racing.enabled or needed is None:
+        return None
+    return max(0, needed - sum(trial.phase is CrossValidationPhase.COMPLETE for trial in trials))
+
+
+def stop_of(judged: Judged, now: datetime) -> TrialStopSpec:
+    """The decision as it is written on the trial, which is what is remembered of it."""
+    message = racing.text(judged.decision)[:MAX_MESSAGE]
+    return TrialStopSpec(reason=StopReason.PRUNED, message=message, time=timestamp(now), look=look_of(judged.decision))
+
+
+def audit_of(judged: Judged, now: datetime) -> AuditSpec:
+    """The decision that is not carried out, as it is written on the trial."""
+    message = racing.text(judged.decision)[:MAX_MESSAGE]
+    return AuditSpec(time=timestamp(now), message=message, look=look_of(judged.decision))
+
+
+def look_of(decision: racing.Decision) -> LookSpec:
+    """The numbers of a decision to prune.
+
+    Raises:
+        pydantic.ValidationError: it is another decision, which has not all of them.
+    """
+    return LookSpec.model_validate(
+        {
+            "rule": LookRule.BOUNDS if decision.reason is racing.Reason.BOUNDS else LookRule.EVIDENCE,
+            "runs_done": decision.runs_done,
+            "runs_total": decision.runs_total,
+            "incumbent": decision.incumbent,
+            "bar": decision.bar,
+            "predicted": decision.predicted,
+            "standard_error": decision.se,
+            "p": decision.p,
+            "alpha": decision.alpha,
+            "probability": decision.p_beat,
+            "references": decision.refs,
+            "variance_fold": decision.var_fold,
+            "variance_run": decision.var_run,
+            "variance_factor": decision.lam,
+        }
+    )

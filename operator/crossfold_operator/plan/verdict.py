@@ -1,0 +1,141 @@
+"""When a Tune is over, and why. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from crossfold_operator.api.tune import TuneSpec
+from crossfold_operator.names import CrossValidationPhase, Reason
+from crossfold_operator.observe.trials import Trial
+from crossfold_operator.plan.spending import Spent
+from crossfold_operator.times import duration_seconds
+from crossfold_trainer.contract.metrics import Direction
+from crossfold_trainer.contract.scoring import better, score_direction
+
+CONFIG_FAILURES = 3
+"""The Tune fails when this many trials failed for their configuration and no other trial has ended otherwise."""
+_JUDGED = (CrossValidationPhase.COMPLETE, CrossValidationPhase.PRUNED, CrossValidationPhase.UNSTABLE)
+"""Phases of a trial that tells whether the search still finds something better."""
+
+
+@dataclass(frozen=True)
+class Halt:
+    """A rule by which a search ends before its time: nothing new starts."""
+
+    reason: Reason
+    message: str
+    at_once: bool
+    """What is under way is stopped, as opposed to finished."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A Tune that is over."""
+
+    failed: bool
+    reason: Reason
+    message: str
+
+
+def failed_trials(trials: Sequence[Trial], asked: int) -> int:
+    """Trials that failed; a number that was given out and has no trial any more was deleted, and counts as failed."""
+    failed = sum(trial.phase is CrossValidationPhase.FAILED for trial in trials)
+    return failed + asked - len(trials)
+
+
+def failure(spec: TuneSpec, trials: Sequence[Trial], asked: int) -> Verdict | None:
+    """Whether too much has failed; what is under way is then stopped."""
+    ended = [trial for trial in trials if trial.terminal]
+    misconfigured = [trial for trial in ended if trial.phase is CrossValidationPhase.FAILED and trial.config_failure]
+    # A trial that was told to stop says nothing: those under way are, once this verdict is reached, and may end well.
+    told = [trial for trial in ended if not trial.stopping and trial.phase is not CrossValidationPhase.STOPPED]
+    if len(misconfigured) >= min(CONFIG_FAILURES, spec.max_trials) and len(misconfigured) == len(told):
+        message = f"the first {len(misconfigured)} trials all failed: {misconfigured[0].config_failure}"
+        return Verdict(True, Reason.CONFIG_ERROR, message)
+    failed = failed_trials(trials, asked)
+    if failed > spec.failed_trials_allowed:
+        message = f"{failed} trials failed, {spec.failed_trials_allowed} are allowed: see spec.maxFailedTrials"
+        return Verdict(True, Reason.MAX_FAILED_TRIALS_EXCEEDED, message)
+    return None
+
+
+def halt(spec: TuneSpec, trials: Sequence[Trial], spent: Spent) -> Halt | None:
+    """Whether a rule ends the search before its time; the first that does."""
+    return _target(spec, trials) or _early_stopping(spec, trials) or _budget(spec, spent)
+
+
+def _target(spec: TuneSpec, trials: Sequence[Trial]) -> Halt | None:
+    if spec.target is None:
+        return None
+    direction = score_direction(spec.objective)
+    for trial in trials:
+        if trial.phase is CrossValidationPhase.COMPLETE and trial.score is not None:
+            if better(spec.target, trial.score, direction):
+                continue
+            message = f"trial {trial.number} scores {trial.score:.4g}, which reaches spec.target = {spec.target:g}"
+            return Halt(Reason.TARGET_REACHED, message, at_once=True)
+    return None
+
+
+def _early_stopping(spec: TuneSpec, trials: Sequence[Trial]) -> Halt | None:
+    """Trials in a row without a new best, in the order of their numbers.
+
+    One that was told to stop since the search ended does not count: it may still end well, and what is over stays so.
+    """
+    rule = spec.early_stopping
+    if rule is None:
+        return None
+    direction = score_direction(spec.objective)
+    margin = rule.min_delta if direction is Direction.MAXIMIZE else -rule.min_delta
+    best: float | None = None
+    without = 0
+    for trial in trials:
+        if trial.phase not in _JUDGED or (trial.stopping and not trial.pruned):
+            continue
+        score = trial.score if trial.phase is CrossValidationPhase.COMPLETE else None
+        if score is not None and (best is None or better(score, best + margin, direction)):
+            best, without = score, 0
+        else:
+            without += 1
+    if best is None or without < rule.patience:
+        return None
+    delta = f" by more than {rule.min_delta:g}" if rule.min_delta else ""
+    message = f"{without} trials in a row are not better than {best:.4g}{delta}: see spec.earlyStopping"
+    return Halt(Reason.EARLY_STOPPED, message, at_once=True)
+
+
+def _budget(spec: TuneSpec, spent: Spent) -> Halt | None:
+    budget = spec.budget
+    if budget is None:
+        return None
+    if budget.gpu_hours is not None and spent.gpu_seconds >= budget.gpu_hours * 3600:
+        return Halt(Reason.BUDGET_SPENT, f"spec.budget.gpuHours = {budget.gpu_hours:g} are spent", at_once=False)
+    if budget.wall_clock is not None and spent.wall_seconds >= duration_seconds(budget.wall_clock):
+        return Halt(Reason.BUDGET_SPENT, f"spec.budget.wallClock = {budget.wall_clock} is over", at_once=False)
+    return None
+
+
+def verdict(spec: TuneSpec, trials: Sequence[Trial], asked: int, spent: Spent, *, exhausted: bool) -> Verdict | None:
+    """Whether the Tune is over, and why; None while there is something to do or to wait for.
+
+    Args:
+        spec: the Tune's.
+        trials: the trials that exist, by number.
+        asked: numbers below this one have been given out.
+        spent: up to now.
+        exhausted: the space has no further point.
+    """
+    if (failing := failure(spec, trials, asked)) is not None:
+        return failing
+    if not all(trial.terminal for trial in trials):
+        return None
+    stopped = halt(spec, trials, spent)
+    if stopped is None and not exhausted and asked < spec.max_trials:
+        return None
+    if not any(trial.phase is CrossValidationPhase.COMPLETE for trial in trials):
+        why = f": {stopped.message}" if stopped is not None else ""
+        return Verdict(True, Reason.NO_SCORE, f"none of {asked} trials has a score that may be compared{why}")
+    if stopped is not None:
+        return Verdict(False, stopped.reason, stopped.message)
+    if asked >= spec.max_trials:
+        return Verdict(False, Reason.MAX_TRIALS_REACHED, f"all {spec.max_trials} trials have ended")
+    return Verdict(False, Reason.SPACE_EXHAUSTED, f"all {asked} points of the search space were tried")

@@ -1,0 +1,37 @@
+"""How long the rest of a Tune takes at the pace so far. Pure."""
+
+from collections.abc import Sequence
+
+from crossfold_operator.api.fields import Usage
+from crossfold_operator.api.tune import TuneSpec
+from crossfold_operator.names import TrainRunPhase
+from crossfold_operator.observe.trials import Trial
+
+
+def eta(spec: TuneSpec, trials: Sequence[Trial], asked: int, usage: Usage, *, exhausted: bool) -> str:
+    """The time that is left, in one unit: ``5h``; empty while no run has ended.
+
+    Runs to come take as long as those so far, and trials to come take as many of them: what racing saved is expected to
+    be saved again.
+    """
+    ended = [trial.ended for trial in trials if trial.ended is not None]
+    succeeded = sum(one.succeeded for one in ended) + sum(
+        run.record.phase is TrainRunPhase.SUCCEEDED for trial in trials for run in trial.runs
+    )
+    if not succeeded:
+        return ""
+    per_run = usage.run_seconds / succeeded
+    per_trial = sum(one.created for one in ended) / len(ended) if ended else len(spec.cross_validation.units)
+    to_ask = 0 if exhausted else max(0, spec.max_trials - asked)
+    runs = to_ask * per_trial + sum(
+        max(1.0, per_trial - sum(run.terminal for run in trial.runs)) for trial in trials if not trial.terminal
+    )
+    return text(runs * per_run / spec.parallelism)
+
+
+def text(seconds: float) -> str:
+    """A time in the unit that suits it: ``40s``, ``12m``, ``5h``, ``3d``."""
+    for unit, size, most in (("s", 1, 90), ("m", 60, 90 * 60), ("h", 3600, 48 * 3600)):
+        if seconds < most:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{seconds / 86400:.0f}d"
