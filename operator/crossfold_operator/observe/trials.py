@@ -21,9 +21,13 @@ Score = tuple[int, int, float]
 """Fold, seed and score of a run."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ended:
-    """What counts of a trial that has ended."""
+    """What counts of a trial that has ended.
+
+    It is the same object for as long as the CrossValidation has the same version, so that what is reckoned from many of
+    them can be kept for the same ones.
+    """
 
     succeeded: int = 0
     failed: int = 0

@@ -10,7 +10,7 @@ from crossfold_operator.api.racing import LookRule, LookSpec
 from crossfold_operator.api.trainrun import StopReason
 from crossfold_operator.api.tune import TuneSpec
 from crossfold_operator.names import CrossValidationPhase
-from crossfold_operator.observe.trials import Score, Trial
+from crossfold_operator.observe.trials import Ended, Trial
 from crossfold_operator.plan.crossvalidation import spoilt
 from crossfold_operator.search import racing
 from crossfold_operator.times import timestamp
@@ -49,7 +49,7 @@ def judge(spec: TuneSpec, trials: Sequence[Trial]) -> list[Judged]:
     folds = len(spec.cross_validation.units) // len(seeds)
     direction = score_direction(spec.objective)
     known = _references(
-        tuple((t.number, t.scores) for t in trials if t.phase is CrossValidationPhase.COMPLETE),
+        tuple((t.number, t.ended) for t in trials if t.phase is CrossValidationPhase.COMPLETE and t.ended is not None),
         folds=folds,
         seeds=seeds,
         direction=direction,
@@ -76,7 +76,7 @@ def judge(spec: TuneSpec, trials: Sequence[Trial]) -> list[Judged]:
 
 @lru_cache(maxsize=64)
 def _references(
-    completed: tuple[tuple[int, tuple[Score, ...]], ...],
+    completed: tuple[tuple[int, Ended], ...],
     *,
     folds: int,
     seeds: tuple[int, ...],
@@ -87,9 +87,9 @@ def _references(
     """What the complete trials tell: reckoned once for as long as no other trial has completed."""
     place = {(fold, seed): (fold, index) for index, seed in enumerate(seeds) for fold in range(folds)}
     told: list[racing.CompletedTrial] = []
-    for number, scores in completed:
+    for number, ended in completed:
         matrix: list[list[float | None]] = [[None] * len(seeds) for _ in range(folds)]
-        for fold, seed, score in scores:
+        for fold, seed, score in ended.scores:
             if (fold, seed) in place:
                 row, column = place[fold, seed]
                 matrix[row][column] = score

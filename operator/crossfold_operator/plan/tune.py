@@ -153,6 +153,8 @@ def _with(trials: Sequence[Trial], stops: Sequence[Stop], audits: Sequence[Audit
     audited = {item.trial.number: item.audit for item in audits}
     return [
         replace(trial, stop=stopped.get(trial.number, trial.stop), audit=audited.get(trial.number, trial.audit))
+        if trial.number in stopped or trial.number in audited
+        else trial
         for trial in trials
     ]
 
@@ -169,7 +171,8 @@ class _Slots:
         self._spec = spec
         self._units = spec.cross_validation.units
         self._asked = asked
-        self._told = history(trials, asked)
+        self._trials = trials
+        self._told: list[SearchTrial] | None = None
         self._free = spec.parallelism - len(in_flight(trials))
         self._active = [trial for trial in trials if not (trial.terminal or trial.deleting or trial.stopping)]
         self._due = {t.number: due(self._units, t.runs, stopping=False) for t in self._active}
@@ -214,6 +217,8 @@ class _Slots:
         """Ask for a trial and start it; False when there is none."""
         if self._asked >= self._spec.max_trials:
             return False
+        if self._told is None:
+            self._told = history(self._trials, self._asked)
         parameters = ask(self._told, self._asked)
         if parameters is None:
             self._exhausted = True

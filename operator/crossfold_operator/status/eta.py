@@ -8,11 +8,11 @@ from crossfold_operator.names import TrainRunPhase
 from crossfold_operator.observe.trials import Trial
 
 
-def eta(spec: TuneSpec, trials: Sequence[Trial], asked: int, usage: Usage, *, exhausted: bool) -> str:
+def eta(spec: TuneSpec, trials: Sequence[Trial], asked: int, usage: Usage, *, ending: bool) -> str:
     """The time that is left, in one unit: ``5h``; empty while no run has ended.
 
     Runs to come take as long as those so far, and trials to come take as many of them: what racing saved is expected to
-    be saved again.
+    be saved again. When the search is ending, no trial is to come.
     """
     ended = [trial.ended for trial in trials if trial.ended is not None]
     succeeded = sum(one.succeeded for one in ended) + sum(
@@ -22,7 +22,7 @@ def eta(spec: TuneSpec, trials: Sequence[Trial], asked: int, usage: Usage, *, ex
         return ""
     per_run = usage.run_seconds / succeeded
     per_trial = sum(one.created for one in ended) / len(ended) if ended else len(spec.cross_validation.units)
-    to_ask = 0 if exhausted else max(0, spec.max_trials - asked)
+    to_ask = 0 if ending else max(0, spec.max_trials - asked)
     runs = to_ask * per_trial + sum(
         max(1.0, per_trial - sum(run.terminal for run in trial.runs)) for trial in trials if not trial.terminal
     )

@@ -131,7 +131,9 @@ def tune_status(
             best=score_text(best.score, best.std) if best else "",
             gpu=hours(used.gpu_seconds),
             saved=_saved(counts),
-            eta=eta(spec, trials, asked, usage, exhausted=exhausted) if phase is TunePhase.RUNNING else "",
+            eta=eta(spec, trials, asked, usage, ending=exhausted or ending is not None)
+            if phase is TunePhase.RUNNING
+            else "",
             objective=objective_text(spec.objective)[:253],
             reason=message[:253],
         ),

@@ -27,18 +27,18 @@ def under_way(number: int, *phases: str) -> Trial:
 
 
 def test_nothing_is_known_before_a_run_has_ended() -> None:
-    assert eta(SPEC, [under_way(0, "Running")], 1, Usage(), exhausted=False) == ""
+    assert eta(SPEC, [under_way(0, "Running")], 1, Usage(), ending=False) == ""
 
 
 def test_trials_to_come_take_as_many_runs_as_those_so_far() -> None:
     # 8 runs of 60 s in 2 trials, one of them pruned: 4 runs a trial; 8 trials to come, two at a time.
     trials = [ended(0, 5), ended(1, 3)]
-    assert eta(SPEC, trials, 2, Usage(run_seconds=8 * 60), exhausted=False) == "16m"
+    assert eta(SPEC, trials, 2, Usage(run_seconds=8 * 60), ending=False) == "16m"
     # None to come.
-    assert eta(SPEC, trials, 2, Usage(run_seconds=8 * 60), exhausted=True) == "0s"
+    assert eta(SPEC, trials, 2, Usage(run_seconds=8 * 60), ending=True) == "0s"
     # A trial under way with one run done: three more.
     trials.append(under_way(2, "Succeeded", "Running"))
-    assert eta(SPEC, trials, 10, Usage(run_seconds=9 * 60), exhausted=False) == "2m"
+    assert eta(SPEC, trials, 10, Usage(run_seconds=9 * 60), ending=False) == "2m"
 
 
 @pytest.mark.parametrize(
