@@ -76,7 +76,7 @@ def asking(past: Past, seen: Seen) -> Asking:
 def _replayed(past: Past, trial: Trial, known: Sequence[Trial]) -> bool:
     """Whether the sampler chooses what the trial has."""
     spec = past.spec
-    told = history(known)
+    told = history(known, trial.number)
     answer = ask(spec.parameters, spec.algorithm, score_direction(spec.objective), told, trial.number)
     space = space_of(spec.parameters)
     return answer is not None and space.point(answer) == space.point(trial.parameters)

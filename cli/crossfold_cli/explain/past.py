@@ -143,10 +143,15 @@ def known_at(past: Past, number: int) -> list[list[Trial]]:
     for size in range(len(doubtful) + 1):
         for flipped in combinations(doubtful, size):
             over = [known != (i in flipped) for i, known in enumerate(certain)]
-            answers.append([s.trial if known else under_way(s.trial) for s, known in zip(before, over, strict=True)])
+            answers.append(
+                [s.trial if known else under_way(s.trial, asked) for s, known in zip(before, over, strict=True)]
+            )
     return answers
 
 
-def under_way(trial: Trial) -> Trial:
-    """An ended trial as it was before that."""
-    return replace(trial, phase=CrossValidationPhase.RUNNING, score=None, std=None, ended=None, stopping=False)
+def under_way(trial: Trial, at: datetime) -> Trial:
+    """An ended trial as it was before that: told to stop already, or not yet."""
+    stop = trial.stop
+    if stop is not None and (stop.time is None or parse_time(stop.time) > at):
+        stop = None
+    return replace(trial, phase=CrossValidationPhase.RUNNING, score=None, std=None, ended=None, stop=stop)

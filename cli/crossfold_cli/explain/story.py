@@ -172,7 +172,7 @@ def _known_when(past: Past, seen: Seen) -> list[Trial]:
     if seen.ended is None:
         return []
     return [
-        other.trial if other.ended is not None and other.ended < seen.ended else under_way(other.trial)
+        other.trial if other.ended is not None and other.ended < seen.ended else under_way(other.trial, seen.ended)
         for other in past.trials
         if other is not seen
     ]
