@@ -183,6 +183,8 @@ class SearchStatus(Model):
 
     sampler: ShortText = ""
     """The sampler, and the version of Optuna."""
+    history_digest: Annotated[str, Field(max_length=64)] = ""
+    """SHA-256 over all that the sampler is told of the trials so far: with the spec it determines the next one."""
     exhausted: bool = False
     """The space has no further point."""
 

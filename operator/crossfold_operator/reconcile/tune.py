@@ -1,13 +1,14 @@
 """A Tune: its trials are read, planned, created and counted."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
 from crossfold_operator import objects
 from crossfold_operator.api.racing import LookSpec
-from crossfold_operator.api.tune import TuneSpec, TuneStatus
+from crossfold_operator.api.tune import SearchStatus, TuneSpec, TuneStatus
 from crossfold_operator.cluster.base import Cluster, Key, Obj, Refused, key_of
 from crossfold_operator.events import Event
 from crossfold_operator.names import Kind, Reason, TunePhase
@@ -16,6 +17,7 @@ from crossfold_operator.plan import tune as tune_plan
 from crossfold_operator.plan.spending import spent, wall_clock
 from crossfold_operator.plan.tune import TunePlan
 from crossfold_operator.reconcile.writing import LOOK_AGAIN, Blocked, Writer, fact_of, folder, unlike
+from crossfold_operator.search.history import digest
 from crossfold_operator.search.sampler import ask, sampler_name
 from crossfold_operator.status.facts import Fact
 from crossfold_operator.status.tune import tune_status
@@ -37,10 +39,12 @@ class TuneReconciler:
         self._writer = writer
         self._clock = clock
         self._readers: dict[Key, tuple[str, TrialReader]] = {}
+        self._digests: dict[Key, tuple[tuple[Any, ...], str]] = {}
 
     def forget(self, key: Key) -> None:
         """Nothing need be remembered of a Tune that is gone."""
         self._readers.pop(key, None)
+        self._digests.pop(key, None)
 
     def _trials(self, tune: Obj, spec: TuneSpec) -> list[Trial]:
         meta = tune["metadata"]
@@ -88,8 +92,11 @@ class TuneReconciler:
             previous=previous,
             trials=trials,
             asked=_asked(previous, trials),
-            exhausted=exhausted,
-            sampler=sampler_name(spec.algorithm),
+            search=SearchStatus(
+                sampler=sampler_name(spec.algorithm),
+                history_digest=self._history_digest(tune, trials, _asked(previous, trials)),
+                exhausted=exhausted,
+            ),
             artifact_uri=folder(spec.artifacts.uri, tune["metadata"]["namespace"], tune["metadata"]["name"]),
             degraded=degraded,
             now=now,
@@ -99,6 +106,22 @@ class TuneReconciler:
         if degraded:
             return LOOK_AGAIN
         return _next_look(spec, status, trials, now)
+
+    def _history_digest(self, tune: Obj, trials: Sequence[Trial], asked: int) -> str:
+        """Reckoned when something new is to be told: a trial was asked, has ended, was pruned or deleted."""
+        key, phases = key_of(tune), Counter(trial.phase for trial in trials if trial.terminal)
+        told = (
+            tune["metadata"]["uid"],
+            asked,
+            len(trials),
+            sum(trial.pruned for trial in trials),
+            sorted(phases.items()),
+        )
+        known, found = self._digests.get(key, ((), ""))
+        if known != told:
+            found = digest(tune_plan.history(trials, asked))
+            self._digests[key] = (told, found)
+        return found
 
     async def _steer(self, tune: Obj, spec: TuneSpec, trials: Sequence[Trial], planned: TunePlan) -> list[Event]:
         """Write suspend, stop and audit on what is under way; Events of what was decided."""

@@ -55,8 +55,7 @@ def tune_status(
     previous: TuneStatus,
     trials: Sequence[Trial],
     asked: int,
-    exhausted: bool,
-    sampler: str,
+    search: SearchStatus,
     artifact_uri: str,
     degraded: Fact | None,
     now: datetime,
@@ -69,8 +68,7 @@ def tune_status(
         previous: the status so far.
         trials: the trials that exist, by number.
         asked: numbers given out.
-        exhausted: the search space has no further point.
-        sampler: what chooses the parameters.
+        search: what chooses the parameters.
         artifact_uri: the folder of the Tune.
         degraded: a problem that the reconcile met.
         now: the time.
@@ -78,7 +76,7 @@ def tune_status(
     """
     clock = wall_clock(previous.wall_clock, trials, now)
     used = spent(spec, trials, clock, now)
-    over = verdict(spec, trials, asked, used, exhausted=exhausted)
+    over = verdict(spec, trials, asked, used, exhausted=search.exhausted)
     ending = halt(spec, trials, used)
     runs = [run for trial in trials for run in trial.runs]
     finished = [trial.ended for trial in trials if trial.ended is not None]
@@ -117,7 +115,7 @@ def tune_status(
         conditions=conditions(previous.conditions, facts, now, generation),
         image=previous.image,
         data_digest=previous.data_digest or next((ended.data_digest for ended in finished if ended.data_digest), ""),
-        search=SearchStatus(sampler=sampler, exhausted=exhausted),
+        search=search,
         trials=trial_counts,
         runs=counts,
         best=best,
@@ -127,11 +125,11 @@ def tune_status(
         last_decision=_last_decision(trials),
         audit=_audit(spec, trials),
         summary=TuneSummary(
-            trials=f"{ended}/{max(asked, spec.max_trials) if not exhausted else asked}",
+            trials=f"{ended}/{max(asked, spec.max_trials) if not search.exhausted else asked}",
             best=score_text(best.score, best.std) if best else "",
             gpu=hours(used.gpu_seconds),
             saved=_saved(counts),
-            eta=eta(spec, trials, asked, usage, ending=exhausted or ending is not None)
+            eta=eta(spec, trials, asked, usage, ending=search.exhausted or ending is not None)
             if phase is TunePhase.RUNNING
             else "",
             objective=objective_text(spec.objective)[:253],

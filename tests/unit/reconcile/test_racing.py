@@ -237,6 +237,11 @@ async def test_the_search_is_the_same_from_the_children_alone() -> None:
         for found in (plain.cluster.of(Kind.CROSS_VALIDATION), again.cluster.of(Kind.CROSS_VALIDATION))
     ]
     assert trials[0] == trials[1]
+    digests = [it.cluster.status(Kind.TUNE, "t")["search"]["historyDigest"] for it in (plain, again)]
+    assert len(digests[0]) == 64
+    assert digests[0] == digests[1]
+    other = await ran(manifest | {"spec": manifest["spec"] | {"algorithm": {"name": "TPE", "seed": 8}}})
+    assert other.cluster.status(Kind.TUNE, "t")["search"]["historyDigest"] != digests[0]
 
 
 async def test_without_racing_every_trial_is_complete() -> None:
