@@ -10,7 +10,7 @@ from crossfold_operator.names import Kind
 from crossfold_operator.observe.metadata import parent_of
 from crossfold_operator.observe.runs import Run, read_runs
 from crossfold_operator.plan import crossvalidation as cv_plan
-from crossfold_operator.reconcile.writing import LOOK_AGAIN, Blocked, Writer, fact_of, folder
+from crossfold_operator.reconcile.writing import LOOK_AGAIN, Blocked, Writer, fact_of, folder, stop_below
 from crossfold_operator.status.crossvalidation import cross_validation_status
 from crossfold_operator.status.facts import Fact
 
@@ -29,8 +29,7 @@ class CrossValidationReconciler:
         degraded: Fact | None = None
         if parent_of(cv) is None:
             runs = self._runs(cv, previous)
-            stop = spec.stop.model_dump(mode="json") if spec.stop else None
-            await self._writer.steer_runs(meta["namespace"], runs, suspend=spec.suspend, stop=stop)
+            await self._writer.steer_runs(meta["namespace"], runs, suspend=spec.suspend, stop=stop_below(spec.stop))
             slots = 0 if spec.suspend else spec.parallelism - sum(not run.terminal for run in runs)
             due = cv_plan.due(spec.cross_validation.units, runs, stopping=spec.stop is not None)
             try:

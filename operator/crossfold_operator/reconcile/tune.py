@@ -16,7 +16,7 @@ from crossfold_operator.observe.trials import Trial, TrialReader
 from crossfold_operator.plan import tune as tune_plan
 from crossfold_operator.plan.spending import spent, wall_clock
 from crossfold_operator.plan.tune import TunePlan
-from crossfold_operator.reconcile.writing import LOOK_AGAIN, Blocked, Writer, fact_of, folder, unlike
+from crossfold_operator.reconcile.writing import LOOK_AGAIN, Blocked, Writer, fact_of, folder, stop_below, unlike
 from crossfold_operator.search.history import digest
 from crossfold_operator.search.sampler import ask, sampler_name
 from crossfold_operator.status.facts import Fact
@@ -145,8 +145,7 @@ class TuneReconciler:
             if audit is not None:
                 text = f"audited, would be {audit.message}"
                 events.append(self._decided(tune, trial, audit.look, Reason.TRIAL_AUDITED, text))
-            ending = stop or trial.stop
-            below = None if ending is None else {"reason": str(ending.reason), "message": ending.message}
+            below = stop_below(stop or trial.stop)
             await self._writer.steer_runs(namespace, trial.runs, suspend=spec.suspend, stop=below)
         return events
 

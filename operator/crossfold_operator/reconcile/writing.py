@@ -7,6 +7,7 @@ from typing import Any
 
 from crossfold_operator import objects
 from crossfold_operator.api.crossvalidation import CrossValidationSpec
+from crossfold_operator.api.trainrun import StopSpec
 from crossfold_operator.api.tune import TuneSpec
 from crossfold_operator.cluster.base import Cluster, Key, Obj, Refused, key_of
 from crossfold_operator.events import AnyStatus, Event, between
@@ -120,6 +121,11 @@ def unlike(child: Trial | Run, *, suspend: bool, stop: Mapping[str, Any] | None)
     if stop is not None and not child.stopping:
         wanted["stop"] = stop
     return wanted
+
+
+def stop_below(stop: StopSpec | None) -> dict[str, Any] | None:
+    """What a run is told of why its trial ends: the reason, and not the numbers behind it."""
+    return None if stop is None else {"reason": str(stop.reason), "message": stop.message}
 
 
 def folder(uri: str, *parts: str) -> str:
