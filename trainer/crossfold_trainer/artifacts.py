@@ -74,6 +74,11 @@ class Uploader:
         self._thread.start()
 
     @property
+    def store(self) -> Store:
+        """Where it uploads to."""
+        return self._store
+
+    @property
     def busy(self) -> bool:
         """Whether something submitted is not uploaded yet."""
         return self._todo.unfinished_tasks > 0

@@ -6,7 +6,7 @@ Shapes: x (B, C, H, W) float32, y (B, H, W) uint8, logits (B, H, W).
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from typing import Any
@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossfold_trainer import figures
+from crossfold_trainer import figures, resume
 from crossfold_trainer.artifacts import BEST, LAST, PREVIOUS, Item, Uploader
 from crossfold_trainer.contract.result import Outcome
 from crossfold_trainer.contract.scoring import Score, better, run_score, score_direction
-from crossfold_trainer.errors import AcceleratorOutOfMemory, ConfigError, Diverged, Interrupted
+from crossfold_trainer.errors import AcceleratorOutOfMemory, ConfigError, Diverged, Interrupted, StoreError
+from crossfold_trainer.instances import InstanceMetrics
 from crossfold_trainer.interrupt import Interrupt
 from crossfold_trainer.loader import Loader, epoch_batches, ordered_batches
 from crossfold_trainer.losses import make_criterion
@@ -106,6 +107,8 @@ class Fit:
         try:
             while (reason := self._finished()) is None:
                 self._epoch()
+            self._snapshot(validated=None)
+            self._test()
         except Diverged as end:
             return Outcome.DIVERGED, str(end)
         except _Stop:
@@ -131,7 +134,6 @@ class Fit:
                 f"batch normalisation needs more than one value a channel: raise batch_size ({self.hp['batch_size']})"
                 " or use larger patches",
             ) from error
-        self._snapshot(validated=None)
         return Outcome.TRAINED, reason
 
     def _finished(self) -> str | None:
@@ -244,8 +246,16 @@ class Fit:
     def _validate(self) -> tuple[dict[str, float], list[figures.Sample]]:
         """The val/ metrics, and the samples to draw."""
         metrics = PixelMetrics(self.device, self.data.labels, curves=True)
-        batches = ordered_batches(self.splits.val, self.hp["batch_size"])[: self.config.trainer.limit_val_batches]
         samples: list[figures.Sample] = []
+        batches = ordered_batches(self.splits.val, self.hp["batch_size"])[: self.config.trainer.limit_val_batches]
+        for rows, x, y, probability in self._answers(batches, metrics):
+            samples += self._samples(rows, x, y, probability)
+        return {f"val/{name}": value for name, value in metrics.compute().items()}, samples
+
+    def _answers(
+        self, batches: Sequence[Index], metrics: PixelMetrics
+    ) -> Iterator[tuple[Index, Tensor, Tensor, Tensor]]:
+        """The rows, x, y and probability of each batch, counted into metrics."""
         self._model.eval()
         with torch.inference_mode():
             for rows, (x, y) in zip(batches, self._loader.batches(batches), strict=True):
@@ -253,9 +263,37 @@ class Fit:
                     logits = self._model(x.contiguous(memory_format=torch.channels_last))
                 probability = probabilities(logits)
                 metrics.update(probability, y, self._criterion(logits, y))
-                samples += self._samples(rows, x, y, probability)
+                yield rows, x, y, probability
                 self._check_interrupt()
-        return {f"val/{name}": value for name, value in metrics.compute().items()}, samples
+
+    def _test(self) -> None:
+        """Measure the weights of the kept epoch on the test part, where there are both.
+
+        Comes last: the model holds the kept weights afterwards, and the state is saved already.
+        """
+        rows, progress = self.splits.test, self.progress
+        if not len(rows) or progress.best is None:
+            return
+        self._uploader.flush()
+        weights = resume.best_weights(self._uploader.store, self.identity)
+        if weights is None:
+            raise StoreError(f"{BEST} cannot be read back to be tested")
+        self._model.load_state_dict(weights)
+        del self._loader  # what it keeps in memory is not needed any more
+        self._loader = Loader(self.data, rows, self.device, self.config.trainer.num_workers)
+        metrics = PixelMetrics(self.device, self.data.labels, curves=True)
+        instances = InstanceMetrics(self.data.labels)
+        for _, _, y, probability in self._answers(ordered_batches(rows, self.hp["batch_size"]), metrics):
+            instances.update(probability, y)
+        values = metrics.compute() | instances.compute()
+        progress.test = {f"test/{name}": value for name, value in values.items()}
+        self._board.scalars(progress.test, progress.step)
+        log.info(
+            "tested epoch %d on %d patches: test/JaccardIndex=%.4f",
+            progress.best.epoch + 1,
+            len(rows),
+            values["JaccardIndex"],
+        )
 
     def _samples(self, rows: Index, x: Tensor, y: Tensor, probability: Tensor) -> list[figures.Sample]:
         chosen = [i for i, row in enumerate(rows) if int(row) in self._shown]

@@ -146,11 +146,11 @@ def _ratios(per_class: Sequence[tuple[int, int, int, int]]) -> dict[str, float]:
         return sum(values) / len(values) if per_class and sum(per_class[0]) else math.nan
 
     return {
-        "Precision": mean([_ratio(tp, tp + fp) for tp, fp, _, _ in per_class]),
-        "Specificity": mean([_ratio(tn, tn + fp) for _, fp, _, tn in per_class]),
-        "Recall": mean([_ratio(tp, tp + fn) for tp, _, fn, _ in per_class]),
-        "F1Score": mean([_ratio(2 * tp, 2 * tp + fp + fn) for tp, fp, fn, _ in per_class]),
-        "JaccardIndex": mean([_ratio(tp, tp + fp + fn) for tp, fp, fn, _ in per_class]),
+        "Precision": mean([ratio(tp, tp + fp) for tp, fp, _, _ in per_class]),
+        "Specificity": mean([ratio(tn, tn + fp) for _, fp, _, tn in per_class]),
+        "Recall": mean([ratio(tp, tp + fn) for tp, _, fn, _ in per_class]),
+        "F1Score": mean([ratio(2 * tp, 2 * tp + fp + fn) for tp, fp, fn, _ in per_class]),
+        "JaccardIndex": mean([ratio(tp, tp + fp + fn) for tp, fp, fn, _ in per_class]),
     }
 
 
@@ -163,7 +163,7 @@ def _overall(confusion: Confusion) -> dict[str, float]:
     by_chance = sum(sum(row) * sum(other[i] for other in confusion) for i, row in enumerate(confusion)) / total**2
     return {
         "Accuracy": accuracy,
-        "CohenKappa": _ratio(accuracy - by_chance, 1 - by_chance),
+        "CohenKappa": ratio(accuracy - by_chance, 1 - by_chance),
         "HammingDistance": 1 - accuracy,
     }
 
@@ -207,11 +207,10 @@ def curve_points(negatives: Counts, positives: Counts) -> list[CurvePoint]:
     for reached in range(N_THRESHOLDS, 0, -1):
         tp += positives[reached]
         fp += negatives[reached]
-        points.append(
-            CurvePoint(_ratio(fp, n_negative), _ratio(tp, n_positive), _ratio(tp, tp + fp) if tp + fp else 1.0)
-        )
+        points.append(CurvePoint(ratio(fp, n_negative), ratio(tp, n_positive), ratio(tp, tp + fp) if tp + fp else 1.0))
     return points
 
 
-def _ratio(part: float, whole: float) -> float:
+def ratio(part: float, whole: float) -> float:
+    """The share that a part is of a whole; 0 of nothing."""
     return part / whole if whole else 0.0

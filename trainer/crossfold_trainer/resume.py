@@ -48,6 +48,8 @@ class Progress:
     last_metrics: dict[str, float] = field(default_factory=dict)
     """Of the last validation."""
     last_validated: int | None = None
+    test: dict[str, float] = field(default_factory=dict)
+    """Metrics of the test part, with the weights of the kept epoch."""
     history: list[dict[str, float]] = field(default_factory=list)
     """One row an epoch: what metrics.csv says."""
 
@@ -88,6 +90,12 @@ def find(store: Store, identity: Identity) -> dict[str, Any] | None:
             return content
         log.warning("%s is passed over: its best epoch %d is not the one in %s", path, best["epoch"] + 1, BEST)
     return None
+
+
+def best_weights(store: Store, identity: Identity) -> dict[str, Any] | None:
+    """The weights of the kept epoch; None when there are none to be read."""
+    content = _load(store, BEST, identity)
+    return None if content is None else content["model"]
 
 
 def _load(store: Store, path: str, identity: Identity) -> dict[str, Any] | None:

@@ -22,8 +22,12 @@ from crossfold_trainer import fit
 from crossfold_trainer.__main__ import run_to_exit
 from crossfold_trainer.contract.config import CONFIG_VARIABLE, TERMINATION_VARIABLE, RunConfig, with_digest
 from crossfold_trainer.contract.exits import Exit
+from crossfold_trainer.contract.metrics import METRICS, TEST_METRICS
 from crossfold_trainer.contract.result import FailureClass, Outcome, RunFailure, RunResult, parse_message
+from crossfold_trainer.data import open_dataset
 from crossfold_trainer.interrupt import Interrupt
+from crossfold_trainer.model import build_model
+from crossfold_trainer.splits import make_splits
 from crossfold_trainer.step import TrainStep
 from crossfold_trainer.tracking import LogText
 from tests.trainer_data import classes_dataset, run_config, write_dataset
@@ -112,7 +116,7 @@ def same_weights(one: Path, other: Path) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def config_for(data: Path, artifacts: Path, **replace: Any) -> RunConfig:
+def config_for(data: Path, artifacts: Path, /, **replace: Any) -> RunConfig:
     return with_digest(run_config(data, artifacts, **replace), "default/tiny/tiny-cv0")
 
 
@@ -398,6 +402,46 @@ def test_every_augmentation_limits_and_anomaly_detection_work_together(
     got = result(attempts.here(config))
     torch.autograd.set_detect_anomaly(False)
     assert got.steps == 4
+
+
+TEST_PART = {"split": {"method": "Region", "values": ["r4", "r5"]}}
+
+
+def test_the_kept_epoch_is_measured_on_the_test_part(data: Path, tmp_path: Path, attempts: Attempts) -> None:
+    config = config_for(data, tmp_path / "a", folds=2, data=TEST_PART, trainer={"maxEpochs": 4})
+    got = result(attempts.here(config))
+    tested = {name.removeprefix("test/"): v for name, v in got.metrics.items() if name.startswith("test/")}
+    assert set(tested) == {*METRICS, *TEST_METRICS}
+    assert all(value is not None for value in tested.values())
+
+    opened = open_dataset(config.data, None)
+    rows = make_splits(opened.metadata, config, 4).test
+    assert len(rows) == 8
+    patches = opened.read(rows)
+    kept = torch.load(folder_of(config) / "checkpoints/best.ckpt", weights_only=True)
+    model = build_model(kept["hyperparameters"], len(kept["bands"]), kept["outputs"])
+    model.load_state_dict(kept["model"])
+    with torch.inference_mode():
+        answer = (model.eval()(torch.from_numpy(patches.x)) > 0).numpy()
+    yes = patches.y == 1
+    valid = patches.y != 2
+    assert tested["JaccardIndex"] == pytest.approx((answer & yes).sum() / ((answer | yes) & valid).sum(), abs=1e-6)
+    assert tested["Accuracy"] == pytest.approx((answer == yes)[valid].mean(), abs=1e-6)
+    assert not any(name.startswith("test/") for name in got.values)
+
+
+def test_sigterm_during_the_test_leaves_the_test_to_the_next_attempt(
+    data: Path, tmp_path: Path, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_for(data, tmp_path / "a", folds=2, data=TEST_PART)
+    expected = result(attempts.here(config_for(data, tmp_path / "b", folds=2, data=TEST_PART)))
+    interrupt = Interrupt()
+    with monkeypatch.context() as patch:
+        patch.setattr(fit.InstanceMetrics, "update", lambda *_: setattr(interrupt, "requested", True))
+        failure(attempts.here(config, interrupt), Exit.INTERRUPTED, FailureClass.PREEMPTED)
+    got = result(attempts.here(config))
+    assert got.metrics == expected.metrics
+    assert (got.score, got.steps) == (expected.score, expected.steps)
 
 
 def test_several_classes_are_learnt(tmp_path: Path, attempts: Attempts) -> None:

@@ -36,10 +36,21 @@ METRICS: dict[str, MetricInfo] = {
 }
 """Metrics by their name without the ``train/``, ``val/`` or ``test/`` prefix (torchmetrics' names)."""
 
+TEST_METRICS: dict[str, MetricInfo] = {
+    "InstanceAccuracy": _HIGHER,
+    "InstancePrecision": _HIGHER,
+    "InstanceRecall": _HIGHER,
+    "InstanceF1Score": _HIGHER,
+    "InstanceAveragePrecision": _HIGHER,
+    "InstanceBoundaryIoU": _HIGHER,
+}
+"""Metrics of objects, reported for the test part alone (``test/``): they can be no objective."""
+
 KNOWN_OBJECTIVES: tuple[str, ...] = tuple(f"val/{name}" for name in METRICS)
 """The metrics whose direction need not be said in an objective."""
 
 
 def metric_info(name: str) -> MetricInfo | None:
-    """Look a prefixed metric name (``val/JaccardIndex``) up in the table; None when it is not in it."""
-    return METRICS.get(name.rpartition("/")[2])
+    """Look a prefixed metric name (``val/JaccardIndex``) up in the tables; None when it is in none."""
+    prefix, _, own = name.rpartition("/")
+    return METRICS.get(own) or (TEST_METRICS.get(own) if prefix == "test" else None)
