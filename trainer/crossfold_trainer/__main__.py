@@ -164,12 +164,13 @@ def _check_objective(config: RunConfig) -> None:
 
 def _train(task: Task, folder: Store, interrupt: Interrupt, log_text: LogText, began: float) -> RunResult:
     # From here on torch is needed, whose import takes seconds.
-    from crossfold_trainer import environment, fit, resume  # noqa: PLC0415
+    from crossfold_trainer import environment, fit, live, resume  # noqa: PLC0415
 
     threads = environment.use_cpus()
     uploader = Uploader(folder)
-    with TensorBoard(enabled=task.config.tracking.tensorboard) as board:
-        training = fit.Fit(task, uploader, board, log_text, interrupt)
+    news = live.Live(live.sender(task.config))
+    with TensorBoard(enabled=task.config.tracking.tensorboard) as board, contextlib.closing(news):
+        training = fit.Fit(task, uploader, board, log_text, interrupt, live=news)
         uploader.submit(
             [
                 Item(artifacts.HPARAMS, _hparams(task)),

@@ -22,8 +22,10 @@ from crossfold_trainer.contract.scoring import Score, better, run_score, score_d
 from crossfold_trainer.errors import AcceleratorOutOfMemory, ConfigError, Diverged, Interrupted, StoreError
 from crossfold_trainer.instances import InstanceMetrics
 from crossfold_trainer.interrupt import Interrupt
+from crossfold_trainer.live import Live, fraction_of, report_of
 from crossfold_trainer.loader import Loader, epoch_batches, ordered_batches
 from crossfold_trainer.losses import make_criterion
+from crossfold_trainer.meter import Meter
 from crossfold_trainer.metrics import PixelMetrics, answers
 from crossfold_trainer.model import build_model, compile_model, probabilities
 from crossfold_trainer.precision import NO_DETERMINISTIC_KERNEL, numerics, set_backends
@@ -50,6 +52,8 @@ class Fit:
         board: TensorBoard,
         log_text: LogText,
         interrupt: Interrupt,
+        *,
+        live: Live,
     ) -> None:
         """Build model and loaders; everything that can be wrong with them is found here."""
         self.config = config = task.config
@@ -63,6 +67,7 @@ class Fit:
         self._board = board
         self._log_text = log_text
         self._interrupt = interrupt
+        self._live = live
         self._cuda = self.device.type == "cuda"
         self.numerics = numerics(config.trainer.precision, self.device)
         set_backends(precision=config.trainer.precision, deterministic=config.trainer.deterministic)
@@ -90,6 +95,9 @@ class Fit:
         )
         self._step.metrics = PixelMetrics(self.device, data.labels, curves=False)
         self._losses = LossReader(self.device)
+        self.meter = Meter()
+        self._batches = 1
+        self._start: float | None = None
         self._shown = figures.choose_rows(splits.val, data.metadata.empty)
 
     # -- the loop ----------------------------------------------------------------------------------------------
@@ -150,8 +158,9 @@ class Fit:
         """Train the rest of the epoch under way, validate where it is due, and close it."""
         progress, settings = self.progress, self.config.trainer
         epoch, began = progress.epoch, time.monotonic()
-        self._train_rest_of_epoch()
-        values = {f"train/{name}": value for name, value in self._step.metrics.compute().items()}
+        with self.meter.epoch():
+            self._train_rest_of_epoch()
+            values = {f"train/{name}": value for name, value in self._step.metrics.compute().items()}
         loss = values["train/loss"]
         row = {"epoch": epoch, "step": progress.step, "learning_rate": self._learning_rate(), **values}
         due = (epoch + 1) % settings.check_val_every_n_epoch == 0 or epoch + 1 == settings.max_epochs
@@ -181,6 +190,7 @@ class Fit:
         log.info("%s", line)
         if due:
             self._snapshot(validated=epoch, improved=improved, figure=self._figures(samples, epoch, improved, plot))
+        self._report()
 
     def _train_rest_of_epoch(self) -> None:
         progress, settings = self.progress, self.config.trainer
@@ -190,7 +200,9 @@ class Fit:
         batches = batches[: self._steps_per_epoch]
         micro = [part for batch in batches[progress.batch :] for part in np.array_split(batch, per_step)]
         self._model.train()
-        loaded = iter(self._loader.batches(micro))
+        self._batches = len(batches)
+        self._report()
+        loaded = self.meter.batches(self._loader.batches(micro))
         while batch := list(islice(loaded, per_step)):
             # Every draw of a step depends on (seed, step) alone: a resumed run draws the same.
             torch.manual_seed(_step_seed(self.config.seed, progress.step))
@@ -210,8 +222,15 @@ class Fit:
             self._losses.send(progress.step, loss)
         self._read(self._losses.arrived())
         self._check_interrupt()
+        if self._live.due:
+            self._report()
         if time.monotonic() - self._saved_at > SNAPSHOT_EVERY_S:
             self._snapshot(validated=None)
+
+    def _report(self) -> None:
+        done = fraction_of(self.progress, self._batches, self.config.trainer.max_epochs)
+        self._start = done if self._start is None else self._start
+        self._live.give(report_of(self.config, self.progress, self._batches, self.meter, self._start))
 
     def _read(self, readings: Iterator[Reading]) -> None:
         """Log the losses that have arrived, and end at the first one that is no number."""
@@ -343,11 +362,12 @@ class Fit:
             return
         if self._uploader.busy and not improved and not last_word:
             return
-        items = [Item(LAST, self._pack_state(validated), keep_as=PREVIOUS)]
-        if improved:
-            items.append(self._pack_best())
-        items += [*(figure or []), csv_item(progress.history), self._log_text.item(), *self._board.items()]
-        self._uploader.submit(items)
+        with self.meter.checkpoint():
+            items = [Item(LAST, self._pack_state(validated), keep_as=PREVIOUS)]
+            if improved:
+                items.append(self._pack_best())
+            items += [*(figure or []), csv_item(progress.history), self._log_text.item(), *self._board.items()]
+            self._uploader.submit(items)
         self._saved_step, self._saved_at = progress.step, time.monotonic()
 
     def _pack_state(self, validated: int | None) -> bytes:

@@ -1,0 +1,67 @@
+"""Where an attempt's time goes."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from crossfold_trainer.meter import Meter
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_before_anything_there_is_no_rate() -> None:
+    meter = Meter(Clock())
+    assert (meter.patches_per_second, meter.data_wait_share, meter.checkpoint_wait_share) == (None, None, None)
+
+
+def test_waits_and_work_are_told_apart() -> None:
+    clock = Clock()
+    meter = Meter(clock)
+
+    def source() -> Iterator[tuple[list[int]]]:
+        for size in (4, 4, 2):
+            clock.now += 1.0  # reading
+            yield ([0] * size,)
+
+    with meter.epoch():
+        for _ in meter.batches(source()):
+            clock.now += 3.0  # a step
+    assert (meter.patches, meter.training, meter.data_wait) == (10, 12.0, 3.0)
+    assert meter.patches_per_second == pytest.approx(10 / 12)
+    assert meter.data_wait_share == 0.25
+    clock.now += 8.0  # validation
+    assert meter.patches_per_second == pytest.approx(10 / 12)
+    with meter.checkpoint():
+        clock.now += 5.0
+    assert meter.checkpoint_wait_share == 5 / 25
+
+
+def test_the_epoch_under_way_counts() -> None:
+    clock = Clock()
+    meter = Meter(clock)
+    with meter.epoch():
+        for _ in meter.batches(iter([([0, 0],), ([0, 0],)])):
+            clock.now += 2.0
+            seen = meter.patches_per_second
+    assert seen == 0.5  # one batch of two is done after four seconds
+
+
+def test_an_epoch_that_is_broken_off_counts_as_far_as_it_went() -> None:
+    clock = Clock()
+    meter = Meter(clock)
+
+    def broken() -> None:
+        with meter.epoch():
+            clock.now += 2.0
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        broken()
+    clock.now += 5.0
+    assert meter.trained == 2.0

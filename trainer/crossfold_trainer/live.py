@@ -1,0 +1,205 @@
+"""Live progress: the newest report goes to the operator, from a thread that training never waits for.
+
+Nothing depends on it: a report that cannot be delivered is dropped, and the next one says all.
+"""
+
+import contextlib
+import http.client
+import logging
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from crossfold_trainer.contract import progress as contract
+from crossfold_trainer.contract.config import RunConfig
+from crossfold_trainer.contract.progress import ProgressReport
+from crossfold_trainer.meter import Meter
+
+if TYPE_CHECKING:
+    from crossfold_trainer.resume import Progress
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 5.0
+"""Seconds from one report to the next, at least."""
+PATIENCE_S = 2.0
+"""Seconds that connecting, and each read or write, may take."""
+LONGEST_PAUSE_S = 60.0
+"""Seconds from one failed delivery to the next try, at most."""
+STANDBY_TRIES = 4
+"""Of two operators one stands by and says so: which of them answers is chosen for each connection."""
+
+Send = Callable[[bytes], None]
+"""Delivers a report; raises OSError when it cannot."""
+
+
+class Undelivered(OSError):
+    """Somebody answered, and did not take the report."""
+
+
+class Live:
+    """Holds the newest report until its thread has delivered it.
+
+    `due` says whether a report is worth making: it may be asked at every step.
+    """
+
+    def __init__(
+        self, send: Send | None, *, every: float = EVERY_S, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Start the thread, unless there is nobody to send to."""
+        self._send = send
+        self._every = every
+        self._clock = clock
+        self._next = clock()
+        self._report: ProgressReport | None = None
+        self._news = threading.Condition()
+        self._closed = False
+        self._failures = 0
+        self.delivered = 0
+        """Reports that arrived."""
+        if send is not None:
+            threading.Thread(target=self._work, name="live", daemon=True).start()
+
+    @property
+    def due(self) -> bool:
+        """Whether a report given now would be sent now."""
+        return self._send is not None and self._clock() >= self._next
+
+    def give(self, report: ProgressReport) -> None:
+        """Send this as soon as it is time; it takes the place of one that is not sent yet."""
+        if self._send is None:
+            return
+        with self._news:
+            self._report = report
+            self._news.notify()
+
+    def close(self) -> None:
+        """Send nothing more, and wait for nothing: the result says the rest."""
+        with self._news:
+            self._closed = True
+            self._news.notify()
+
+    def _work(self) -> None:
+        while (report := self._take()) is not None:
+            try:
+                self._deliver(report)
+            except Exception as error:  # noqa: BLE001 - a report is never worth an end
+                self._failed(error)
+
+    def _take(self) -> ProgressReport | None:
+        """The newest report once it is time; None at the end."""
+        with self._news:
+            while not self._closed:
+                wait = self._next - self._clock()
+                if wait <= 0 and self._report is not None:
+                    report, self._report = self._report, None
+                    return report
+                self._news.wait(wait if wait > 0 else None)
+        return None
+
+    def _deliver(self, report: ProgressReport) -> None:
+        assert self._send is not None  # noqa: S101 - there is no thread otherwise
+        self._next = self._clock() + self._every
+        self._send(report.text())
+        self.delivered += 1
+        if self._failures:
+            log.debug("progress is delivered again")
+        self._failures = 0
+
+    def _failed(self, error: Exception) -> None:
+        pause = min(LONGEST_PAUSE_S, self._every * 2.0 ** min(self._failures + 1, 16))
+        self._next = self._clock() + pause
+        self._failures += 1
+        if self._failures == 1:
+            log.info("live progress is not delivered, which does not matter to the run: %s", error)
+
+
+def sender(config: RunConfig, environment: Mapping[str, str] = os.environ) -> Send | None:
+    """Where the environment says that reports go; None: nowhere."""
+    if file := environment.get(contract.FILE_VARIABLE):
+        return file_sender(Path(file))
+    if url := environment.get(contract.URL_VARIABLE):
+        token = Path(contract.TOKEN_FOLDER) / contract.TOKEN_FILE
+        return http_sender(f"{url.rstrip('/')}/v1/progress/{config.namespace}/{config.run}", token)
+    return None
+
+
+def file_sender(path: Path) -> Send:
+    """Writes each report into one file, whole: a reader sees the old one or the new one."""
+
+    def send(report: bytes) -> None:
+        scratch = path.with_name(f"{path.name}.new")
+        scratch.write_bytes(report)
+        scratch.replace(path)
+
+    return send
+
+
+def http_sender(url: str, token: Path) -> Send:
+    """Posts each report to a URL, past any proxy, with a bearer token that is read anew each time."""
+    parts = urlsplit(url)
+
+    def post(report: bytes) -> int:
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        connection = kind(parts.hostname or "", parts.port, timeout=PATIENCE_S)
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token.read_text().strip()}"}
+        with contextlib.closing(connection):
+            connection.request("POST", parts.path, report, headers)
+            return connection.getresponse().status
+
+    def send(report: bytes) -> None:
+        for _ in range(STANDBY_TRIES):
+            try:
+                status = post(report)
+            except http.client.HTTPException as error:
+                raise Undelivered(f"{url} answers with no HTTP: {error!r}") from error
+            if status != http.client.SERVICE_UNAVAILABLE:
+                break
+        if status >= http.client.BAD_REQUEST:
+            raise Undelivered(f"{url} answers with {status} {http.client.responses.get(status, '')}".rstrip())
+
+    return send
+
+
+def report_of(config: RunConfig, progress: "Progress", batches: int, meter: Meter, start: float) -> ProgressReport:
+    """What is reported of a run.
+
+    Args:
+        config: its configuration.
+        progress: where its training is.
+        batches: batches of an epoch.
+        meter: the time of this attempt.
+        start: the fraction at which this attempt began.
+    """
+    epochs = config.trainer.max_epochs
+    fraction = fraction_of(progress, batches, epochs)
+    gained = fraction - start
+    best = progress.best
+    kept = best.metrics if best is not None else progress.last_metrics
+    return ProgressReport(
+        digest=config.digest,
+        epoch=progress.epoch,
+        epochs=epochs,
+        step=progress.step,
+        fraction=fraction,
+        eta_seconds=round(meter.elapsed * (1 - fraction) / gained, 1) if gained > 0 else None,
+        patches_per_second=meter.patches_per_second,
+        score=best.score if best is not None else None,
+        epoch_of_score=best.epoch if best is not None else None,
+        metrics=_reported(kept),
+    )
+
+
+def _reported(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    fitting = [name for name in metrics if len(name) <= contract.NAME_LIMIT][: contract.MOST_METRICS]
+    return {name: metrics[name] if math.isfinite(metrics[name]) else None for name in fitting}
+
+
+def fraction_of(progress: "Progress", batches: int, epochs: int) -> float:
+    """Share of all epochs that is trained, in [0, 1]."""
+    return min(1.0, (progress.epoch + progress.batch / max(1, batches)) / epochs)
