@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from crossfold_cli import report
 from crossfold_cli.display import Display
 from crossfold_cli.errors import UsageError
-from crossfold_cli.progress import LogFollower, Progress
+from crossfold_cli.progress import LogFollower, Progress, ReportReader
 from crossfold_cli.view import Node, node_of
 from crossfold_operator import problems
 from crossfold_operator.api.crossvalidation import CrossValidationSpec
@@ -27,7 +27,8 @@ from crossfold_operator.cluster.folder import FolderError
 from crossfold_operator.cluster.kubelet import DEFAULT_COMMAND
 from crossfold_operator.cluster.local import LocalCluster
 from crossfold_operator.cluster.slots import Slot
-from crossfold_operator.names import Condition, Kind, Reason
+from crossfold_operator.live import Board
+from crossfold_operator.names import Condition, Kind, Reason, TrainRunPhase
 from crossfold_operator.observe.metadata import wakes
 from crossfold_operator.queue import WorkQueue
 from crossfold_operator.reconcile.reconciler import Reconciler
@@ -40,6 +41,8 @@ _STARTUP_SECONDS = 10
 """Nothing has to be pulled here: a program that does not start will not start."""
 _LOOK_SECONDS = 0.25
 _SETTLE_SECONDS = 2.0
+_PROGRESS_SECONDS = 1.0
+"""From one status that shows live progress to the next, of one run."""
 _FAILED = 1
 _INTERRUPTED = 130
 _NO_NEWS = (Reason.UNSCHEDULABLE, Reason.TRIAL_FINISHED, Reason.CONFIG_ERROR)
@@ -99,6 +102,7 @@ class LocalRun:
         self._options = options
         self._display = display
         self._logs = LogFollower()
+        self._reports = ReportReader()
         self._stopping = asyncio.Event()
         self._signals = 0
         self._code = _INTERRUPTED
@@ -110,7 +114,8 @@ class LocalRun:
             command=options.trainer,
         )
         settings = Settings(trainer_image=IMAGE, startup_seconds=_STARTUP_SECONDS)
-        self._queue = WorkQueue(Reconciler(self._cluster, settings), workers=_WORKERS)
+        self._board = Board(_PROGRESS_SECONDS, self._has_news)
+        self._queue = WorkQueue(Reconciler(self._cluster, settings, live=self._board.shown), workers=_WORKERS)
 
     async def run(self) -> int:
         """Run to the end, or to ctrl-C.
@@ -153,6 +158,7 @@ class LocalRun:
         """Show the tree until it is over or to be stopped."""
         began = asyncio.get_running_loop().time()
         while not self._stopping.is_set():
+            self._read_reports()
             root, idle = self._tree(), self._queue.idle
             if root is None:
                 return
@@ -196,6 +202,9 @@ class LocalRun:
             lines = message.strip().splitlines() or [""]
             self._display.say(f"warning: {key.name}: {reason}: {lines[-1]}")
 
+    def _has_news(self, key: Key) -> None:
+        self._queue.add(key)
+
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -220,10 +229,25 @@ class LocalRun:
 
     def _log_of(self, run: Mapping[str, Any]) -> Path | None:
         """The log of the latest attempt of a TrainRun."""
+        pod = self._pod_of(run)
+        return None if pod is None else self._cluster.log_of(pod)
+
+    def _pod_of(self, run: Mapping[str, Any]) -> Obj | None:
+        """The pod of the latest attempt of a TrainRun."""
         name = (run.get("status") or {}).get("job")
         job = self._cluster.get(Key(Kind.JOB, self._key.namespace, name)) if name else None
         pods = self._cluster.children(Kind.POD, job["metadata"]["uid"]) if job else []
-        return self._cluster.log_of(pods[-1]) if pods else None
+        return pods[-1] if pods else None
+
+    def _read_reports(self) -> None:
+        """Take in what running trainers say of their progress."""
+        for run in self._cluster.all(Kind.TRAIN_RUN):
+            if (run.get("status") or {}).get("phase") != TrainRunPhase.RUNNING:
+                continue
+            pod = self._pod_of(run)
+            report = self._reports.news(self._cluster.progress_of(pod)) if pod else None
+            if report is not None:
+                self._board.put(key_of(run), run["metadata"]["uid"], report)
 
 
 def log_to_file(state: Path) -> None:

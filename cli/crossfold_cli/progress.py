@@ -1,8 +1,10 @@
-"""How far a running trainer is, read from the log that it writes."""
+"""How far a running trainer is, read from what it writes: its log, and its reports."""
 
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from crossfold_trainer.contract.progress import ProgressReport
 
 _EPOCH = re.compile(rb"^epoch (\d+)/(\d+)\b(.*)$")
 _SCORE = re.compile(rb"\bscore=(\S+)")
@@ -54,3 +56,21 @@ class LogFollower:
         if seen is not None:
             self._seen[log] = seen
         return seen
+
+
+@dataclass
+class ReportReader:
+    """Reads the reports that trainers leave in files, each of them once."""
+
+    _seen: dict[Path, int] = field(default_factory=dict)
+
+    def news(self, file: Path) -> ProgressReport | None:
+        """The report in a file, unless it was read before or is none."""
+        try:
+            changed = file.stat().st_mtime_ns
+            if self._seen.get(file) == changed:
+                return None
+            self._seen[file] = changed
+            return ProgressReport.model_validate_json(file.read_bytes())
+        except (OSError, ValueError):
+            return None

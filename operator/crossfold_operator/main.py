@@ -10,6 +10,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,11 +22,14 @@ from crossfold_operator.cluster.base import Key, Obj, Unavailable
 from crossfold_operator.cluster.client import ApiServer, wait_until_reachable
 from crossfold_operator.cluster.kubernetes import KubernetesCluster
 from crossfold_operator.leader import Leader, LeaseLost
+from crossfold_operator.live import Board
 from crossfold_operator.observe.metadata import wakes
+from crossfold_operator.progress import Desk, ProgressEndpoint
 from crossfold_operator.queue import WorkQueue
 from crossfold_operator.reconcile.reconciler import Reconciler
 from crossfold_operator.server import Health, serve
 from crossfold_operator.settings import Settings
+from crossfold_operator.tokens import TokenReviewer
 
 logger = logging.getLogger(__name__)
 
@@ -150,8 +154,17 @@ async def sync(cluster: KubernetesCluster, health: Health) -> None:
             return
 
 
-async def work(server: ApiServer, settings: Settings, health: Health, stopping: asyncio.Event) -> None:
+@dataclass(frozen=True)
+class Front:
+    """What the outside sees of the operator, whether it works or stands by."""
+
+    health: Health
+    progress: ProgressEndpoint
+
+
+async def work(server: ApiServer, settings: Settings, front: Front, stopping: asyncio.Event) -> None:
     """Reconcile until it is time to stop. All state is made here: a new term of leadership starts from nothing."""
+    health = front.health
 
     def on_change(obj: Obj) -> None:
         for key in wakes(obj):
@@ -160,7 +173,13 @@ async def work(server: ApiServer, settings: Settings, health: Health, stopping: 
     cluster = KubernetesCluster(
         server, namespace=settings.namespace, on_change=on_change, resync_seconds=settings.resync_seconds
     )
-    queue = WorkQueue(Reconciler(cluster, settings), workers=settings.workers, observer=QueueMetrics())
+
+    def has_news(key: Key) -> None:
+        queue.add(key)
+
+    board = Board(settings.progress_seconds, has_news)
+    reconciler = Reconciler(cluster, settings, live=board.shown)
+    queue = WorkQueue(reconciler, workers=settings.workers, observer=QueueMetrics())
     for kind in names.Kind:
         metrics.OBJECTS.labels(kind).set_function(partial(cluster.count, kind))
 
@@ -173,7 +192,10 @@ async def work(server: ApiServer, settings: Settings, health: Health, stopping: 
     await sync(cluster, health)
     health.becomes("working", ready=True)
     logger.info("working", extra={"objects": sum(cluster.count(kind) for kind in names.Kind)})
-    await first_of(queue.run(), cluster.run(), watch_own_kinds(server, settings.namespace, cluster), stop_gracefully())
+    with front.progress.open(Desk(cluster, TokenReviewer(server), board)):
+        await first_of(
+            queue.run(), cluster.run(), watch_own_kinds(server, settings.namespace, cluster), stop_gracefully()
+        )
 
 
 def lease_name(settings: Settings) -> str:
@@ -181,16 +203,16 @@ def lease_name(settings: Settings) -> str:
     return f"{LEASE}-{settings.namespace}" if settings.namespace else LEASE
 
 
-async def lead(server: ApiServer, settings: Settings, health: Health, stopping: asyncio.Event) -> None:
+async def lead(server: ApiServer, settings: Settings, front: Front, stopping: asyncio.Event) -> None:
     """Stand by until the Lease is ours, work until it is lost; for ever."""
     identity = f"{settings.pod_name}_{uuid.uuid4().hex[:8]}"
     while True:
         leader = Leader(server, namespace=settings.pod_namespace, name=lease_name(settings), identity=identity)
-        health.becomes("standing by", ready=True)
+        front.health.becomes("standing by", ready=True)
         await leader.acquire()
         metrics.LEADER.set(1)
         try:
-            await first_of(leader.hold(), work(server, settings, health, stopping))
+            await first_of(leader.hold(), work(server, settings, front, stopping))
             return
         except LeaseLost as error:
             logger.error("stopped working: %s", error)
@@ -205,13 +227,14 @@ async def operate(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    health = Health()
-    probes = await serve(health, settings.http_port) if settings.http_port else None
+    health, progress = Health(), ProgressEndpoint()
+    front = Front(health, progress)
+    probes = await serve(health, settings.http_port, progress.routes()) if settings.http_port else None
     server = await ApiServer.connect()
 
     async def term() -> None:
         await wait_until_reachable(server)
-        await (lead if settings.leader_election else work)(server, settings, health, stopping)
+        await (lead if settings.leader_election else work)(server, settings, front, stopping)
 
     async def until_stopped() -> None:
         await stopping.wait()

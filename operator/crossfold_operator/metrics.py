@@ -37,6 +37,9 @@ API_SECONDS = Histogram(
 WATCH_RESTARTS = Counter(
     "crossfold_watch_restarts", "Watches that ended, by why.", ["kind", "reason"], registry=REGISTRY
 )
+PROGRESS_REPORTS = Counter(
+    "crossfold_progress_reports", "Reports of running trainers, by what became of them.", ["outcome"], registry=REGISTRY
+)
 OBJECTS = Gauge("crossfold_objects", "Objects in the cache.", ["kind"], registry=REGISTRY)
 
 

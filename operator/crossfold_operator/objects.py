@@ -11,6 +11,7 @@ from crossfold_operator.api.trainrun import TrainRunSpec
 from crossfold_operator.api.tune import TuneSpec
 from crossfold_operator.names import API_VERSIONS, CONTAINER, Kind
 from crossfold_operator.observe.attempts import FAILURE_RULES
+from crossfold_trainer.contract import progress
 from crossfold_trainer.contract.base import Model
 from crossfold_trainer.contract.config import (
     CONFIG_VARIABLE,
@@ -23,6 +24,14 @@ from crossfold_trainer.contract.config import (
 Obj = dict[str, Any]
 
 MANAGED = {names.LABEL_MANAGED_BY: "crossfold"}
+_PROGRESS_TOKEN: Obj = {
+    "serviceAccountToken": {
+        "audience": progress.AUDIENCE,
+        "expirationSeconds": 3600,
+        "path": progress.TOKEN_FILE,
+    }
+}
+"""Says which pod it is, to this operator alone."""
 _SHARED = ("objective", "data", "trainer", "artifacts", "tracking")
 
 
@@ -147,8 +156,10 @@ def run_config(run: Mapping[str, Any], spec: TrainRunSpec) -> RunConfig:
     return with_digest(config, "/".join(part for part in (meta["namespace"], tune, cv) if part))
 
 
-def job(run: Mapping[str, Any], spec: TrainRunSpec, config: RunConfig, attempt: int, image: str) -> Obj:
-    """The Job of one attempt of a run."""
+def job(
+    run: Mapping[str, Any], spec: TrainRunSpec, config: RunConfig, attempt: int, image: str, *, progress_url: str = ""
+) -> Obj:
+    """The Job of one attempt of a run; it reports its progress to the URL, where there is one."""
     meta, template = run["metadata"], spec.template
     own = {key: value for key, value in meta.get("labels", {}).items() if key.startswith(f"{names.GROUP}/")}
     labels = {
@@ -165,7 +176,7 @@ def job(run: Mapping[str, Any], spec: TrainRunSpec, config: RunConfig, attempt: 
         "podFailurePolicy": {"rules": [_failure_rule(code) for code, _ in FAILURE_RULES]},
         "template": {
             "metadata": {"labels": labels, **annotations},
-            "spec": _pod_spec(template, config, image),
+            "spec": _pod_spec(template, config, image, progress_url),
         },
     }
     if template.active_deadline_seconds is not None:
@@ -184,7 +195,7 @@ def _failure_rule(code: int | None) -> Obj:
     }
 
 
-def _pod_spec(template: TemplateSpec, config: RunConfig, image: str) -> Obj:
+def _pod_spec(template: TemplateSpec, config: RunConfig, image: str, progress_url: str) -> Obj:
     volumes: list[Obj] = [
         {"name": "tmp", "emptyDir": {}},
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": template.shm_size}},
@@ -198,12 +209,18 @@ def _pod_spec(template: TemplateSpec, config: RunConfig, image: str) -> Obj:
         if reference is not None:
             volumes.append({"name": f"{side}-credentials", "secret": {"secretName": reference.name}})
             mounts.append({"name": f"{side}-credentials", "mountPath": f"{CREDENTIALS_DIR}/{side}", "readOnly": True})
+    reporting: list[Obj] = []
+    if progress_url:
+        reporting.append({"name": progress.URL_VARIABLE, "value": progress_url})
+        volumes.append({"name": "progress-token", "projected": {"sources": [_PROGRESS_TOKEN]}})
+        mounts.append({"name": "progress-token", "mountPath": progress.TOKEN_FOLDER, "readOnly": True})
     container: Obj = {
         "name": CONTAINER,
         "image": image,
         "env": [
             {"name": CONFIG_VARIABLE, "value": config.model_dump_json(exclude_defaults=True)},
             {"name": IMAGE_VARIABLE, "value": image},
+            *reporting,
             *(dump(variable) for variable in template.env),
         ],
         "resources": {k: dict(v) for k in ("limits", "requests") if (v := getattr(template.resources, k))},

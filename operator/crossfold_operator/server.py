@@ -1,10 +1,12 @@
-"""HTTP: /healthz, /readyz and /metrics."""
+"""HTTP: /healthz, /readyz and /metrics, and what others add."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from aiohttp import web
 
 from crossfold_operator import metrics
+from crossfold_trainer.contract.progress import REPORT_LIMIT
 
 
 @dataclass
@@ -19,7 +21,7 @@ class Health:
         self.state, self.ready = state, ready
 
 
-async def serve(health: Health, port: int) -> web.AppRunner:
+async def serve(health: Health, port: int, routes: Iterable[web.RouteDef] = ()) -> web.AppRunner:
     """Listen on a port until the returned runner is cleaned up."""
 
     async def healthz(_: web.Request) -> web.Response:
@@ -32,7 +34,8 @@ async def serve(health: Health, port: int) -> web.AppRunner:
     async def exposition(_: web.Request) -> web.Response:
         return web.Response(body=metrics.exposition(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
-    app = web.Application()
+    app = web.Application(client_max_size=REPORT_LIMIT)
+    app.add_routes(routes)
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", exposition)

@@ -24,7 +24,11 @@ class Settings(BaseModel):
     resync_seconds: Annotated[int, Field(ge=1)] = 300
     """Seconds from one comparison of the cache with the API server to the next."""
     http_port: Annotated[int, Field(ge=0, le=65535)] = 8080
-    """Port of probes and metrics; 0: none."""
+    """Port of probes, metrics and live progress; 0: none."""
+    progress_url: Annotated[str, Field(pattern="^(https?://[^/]+/?)?$")] = ""
+    """URL under which trainer pods reach that port; empty: they report no live progress."""
+    progress_seconds: Annotated[int, Field(ge=1, le=3600)] = 10
+    """Seconds from one status that shows live progress to the next, of one run."""
     leader_election: bool = True
     """Hold a Lease while working, so that only one operator writes."""
     pod_name: str = "crossfold-operator"

@@ -52,7 +52,8 @@ async def reconcile(case: str) -> tuple[Obj, Obj]:
             obj = _with_result(obj, objects[0])  # noqa: PLW2901
         before[key_of(obj)] = cluster.replace(obj)
     root = key_of(objects[0])
-    await Reconciler(cluster, Settings(trainer_image="registry/trainer@sha256:1234"), cluster.clock)(root)
+    settings = Settings(trainer_image="registry/trainer@sha256:1234", progress_url="http://crossfold.ops.svc:8080")
+    await Reconciler(cluster, settings, cluster.clock)(root)
     status = cluster.objects[root].get("status", {})
     created = [_told(cluster.objects[key]) for verb, key in cluster.writes if verb == "create"]
     patched = {

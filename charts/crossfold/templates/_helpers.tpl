@@ -47,6 +47,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- default (printf "crossfold/trainer:%s" .Chart.AppVersion) .Values.trainerImage }}
 {{- end }}
 
+{{/* Not empty: pods report live progress. */}}
+{{- define "crossfold.progress" -}}
+{{- $auto := ternary "true" "false" (eq .Values.watchNamespace "") }}
+{{- if eq "true" (ternary $auto (toString .Values.progress.enabled) (eq "auto" (toString .Values.progress.enabled))) }}yes{{ end }}
+{{- end }}
+
+{{- define "crossfold.progressUrl" -}}
+{{- if include "crossfold.progress" . }}
+{{- printf "http://%s.%s.svc:%v" (include "crossfold.fullname" .) .Release.Namespace .Values.service.port }}
+{{- end }}
+{{- end }}
+
 {{- define "crossfold.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: 65532

@@ -122,9 +122,9 @@ class TrainRunSummary(Model):
     """Texts for printer columns."""
 
     score: ShortText = ""
-    """The score, short."""
+    """The score (while it trains: the best so far), short."""
     epoch: ShortText = ""
-    """The kept epoch of the epochs trained, counted from 1."""
+    """The kept epoch of the epochs trained, counted from 1; while it trains: epochs trained, of all."""
     reason: ShortText = ""
     """Why it is in this phase."""
 
@@ -160,8 +160,18 @@ class TrainRunStatus(Model):
     """Attempts that crashed."""
     infrastructure_failures: Count = 0
     """Attempts lost to infrastructure."""
+    epoch: Count | None = None
+    """Epochs trained so far."""
+    step: Count | None = None
+    """Optimiser steps done so far."""
+    progress: Annotated[str, Field(max_length=8)] = ""
+    """Share of all epochs that is trained, such as 12%; early stopping ends a run before 100%."""
+    eta: Annotated[str, Field(max_length=16)] = ""
+    """While it trains: time until the last epoch ends at the pace so far, such as 3h12m."""
+    patches_per_second: Decimal | None = None
+    """Patches trained per second of training."""
     score: Decimal | None = None
-    """The run's score, at the kept epoch."""
+    """The run's score, at the kept epoch; while it trains: the best so far."""
     stable: bool | None = None
     """Whether the score may be compared."""
     outcome: Annotated[str, Field(max_length=16)] = ""
@@ -169,9 +179,9 @@ class TrainRunStatus(Model):
     values: DecimalMap = {}
     """The objective's metrics."""
     metrics: DecimalMap = {}
-    """All other metrics, at the kept epoch."""
+    """All other metrics, at the kept epoch (so far)."""
     epoch_of_score: Count | None = None
-    """The kept epoch, counted from 0."""
+    """The kept epoch (so far), counted from 0."""
     epochs: Count | None = None
     """Epochs trained."""
     checkpoint_uri: Annotated[str, Field(max_length=2048)] = ""
@@ -206,6 +216,7 @@ class TrainRun(Model):
         ("Score", "string", ".status.summary.score"),
         ("Try", "integer", ".status.attempt"),
         ("Preempted", "integer", ".status.preemptions"),
+        ("ETA", "string", ".status.eta", "wide"),
         ("Node", "string", ".status.node", "wide"),
         ("Reason", "string", ".status.summary.reason", "wide"),
         ("Age", "date", ".metadata.creationTimestamp"),

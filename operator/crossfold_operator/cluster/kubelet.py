@@ -20,6 +20,7 @@ from crossfold_operator.cluster.slots import Slot, SlotPool
 from crossfold_operator.names import Kind
 from crossfold_operator.times import timestamp
 from crossfold_trainer.contract.config import CREDENTIALS_VARIABLE, TERMINATION_VARIABLE
+from crossfold_trainer.contract.progress import FILE_VARIABLE as PROGRESS_FILE_VARIABLE
 from crossfold_trainer.contract.result import MESSAGE_LIMIT
 
 logger = logging.getLogger(__name__)
@@ -124,6 +125,10 @@ class Kubelet:
         key = key_of(pod)
         return self._logs / key.namespace / f"{key.name}.log"
 
+    def progress_of(self, pod: Obj) -> Path:
+        """Where a pod's trainer writes how far it is."""
+        return self.log_of(pod).with_suffix(".progress")
+
     # One pod ------------------------------------------------------------------------------------------------------
 
     def _begin(self, job: Obj, pod: Obj) -> None:
@@ -192,6 +197,7 @@ class Kubelet:
         container = jobs.container_of(pod)
         command = [*container.get("command", self._command), *container.get("args", ())]
         environment = self._environment(container, slot, said)
+        environment[PROGRESS_FILE_VARIABLE] = str(self.progress_of(pod).absolute())
         now = timestamp()
         scheduled = {**pod, "spec": {**pod["spec"], "nodeName": socket.gethostname()}}
         scheduled = jobs.with_condition(scheduled, "PodScheduled", now, reason="Scheduled", message="")

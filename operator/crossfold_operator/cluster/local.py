@@ -91,6 +91,10 @@ class LocalCluster:
         """The log of a pod."""
         return self._kubelet.log_of(pod)
 
+    def progress_of(self, pod: Obj) -> Path:
+        """The file in which a pod's trainer says how far it is; not there before it has."""
+        return self._kubelet.progress_of(pod)
+
     # Reading ------------------------------------------------------------------------------------------------------
 
     def get(self, key: Key) -> Obj | None:

@@ -14,6 +14,7 @@ from crossfold_operator.api.trainrun import TrainRunSpec, TrainRunStatus
 from crossfold_operator.api.tune import TuneSpec, TuneStatus
 from crossfold_operator.cluster.base import Cluster, Key, Obj, key_of
 from crossfold_operator.events import AnyStatus
+from crossfold_operator.live import Shown, nothing
 from crossfold_operator.names import Kind
 from crossfold_operator.observe.metadata import is_deleting, parent_of
 from crossfold_operator.reconcile.crossvalidation import CrossValidationReconciler
@@ -38,14 +39,20 @@ def utc_now() -> datetime:
 class Reconciler:
     """Brings one object, and what it owns, closer to what its spec says."""
 
-    def __init__(self, cluster: Cluster, settings: Settings, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        settings: Settings,
+        clock: Callable[[], datetime] = utc_now,
+        live: Shown = nothing,
+    ) -> None:
         self._cluster = cluster
         self._settings = settings
         self._clock = clock
         self._writer = writer = Writer(cluster)
         self._tune = TuneReconciler(cluster, writer, clock)
         self._cross_validation = CrossValidationReconciler(cluster, writer, clock)
-        self._train_run = TrainRunReconciler(cluster, writer, settings, clock)
+        self._train_run = TrainRunReconciler(cluster, writer, settings, clock, live)
 
     async def __call__(self, key: Key) -> float | None:
         """Reconcile one object.

@@ -8,6 +8,7 @@ from crossfold_operator import objects
 from crossfold_operator.api.trainrun import TrainRunSpec, TrainRunStatus
 from crossfold_operator.cluster.base import Cluster, Key, Obj, Refused
 from crossfold_operator.events import Event
+from crossfold_operator.live import Shown
 from crossfold_operator.names import Kind, Reason
 from crossfold_operator.observe.attempts import Attempt, AttemptState, Failure, explain, read_attempts
 from crossfold_operator.plan import trainrun as run_plan
@@ -26,8 +27,11 @@ UNEXPLAINED = 5
 class TrainRunReconciler:
     """Brings TrainRuns closer to what their specs say."""
 
-    def __init__(self, cluster: Cluster, writer: Writer, settings: Settings, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, cluster: Cluster, writer: Writer, settings: Settings, clock: Callable[[], datetime], live: Shown
+    ) -> None:
         self._cluster = cluster
+        self._live = live
         self._writer = writer
         self._settings = settings
         self._clock = clock
@@ -44,7 +48,9 @@ class TrainRunReconciler:
         for attempt in planned.delete:
             await self._cluster.delete(Key(Kind.JOB, meta["namespace"], attempt.job), attempt.uid)
         if planned.create is not None:
-            manifest = objects.job(run, spec, config, planned.create, previous.image)
+            manifest = objects.job(
+                run, spec, config, planned.create, previous.image, progress_url=self._settings.progress_url
+            )
             try:
                 job, existed = await self._writer.create(run, manifest)
                 if not existed:
@@ -64,6 +70,7 @@ class TrainRunReconciler:
             previous=previous,
             attempts=attempts,
             done=done,
+            report=self._live(meta["uid"]),
             degraded=degraded,
             now=self._clock(),
             generation=meta.get("generation"),

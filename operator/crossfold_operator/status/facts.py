@@ -74,6 +74,23 @@ def short(value: str | float | None, digits: int = 3) -> str:
     return f"{float(value):.{digits}f}" if abs(float(value)) < 1e6 else f"{float(value):.{digits}g}"
 
 
+def rounded(value: float, digits: int = 4) -> str:
+    """A number of which few digits matter, as status shows it."""
+    return decimal(float(f"{value:.{digits}g}"))
+
+
+def time_text(seconds: float) -> str:
+    """A span of time in its two greatest units: ``45s``, ``12m``, ``3h12m``, ``2d4h``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    minutes = whole // 60
+    if minutes < 60:
+        return f"{minutes}m"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes}m" if hours < 24 else f"{hours // 24}d{hours % 24}h"
+
+
 def score_text(score: str | None, std: str | None) -> str:
     """``0.812±0.011``; empty for none."""
     return "" if score is None else f"{short(score)}±{short(std or 0)}"

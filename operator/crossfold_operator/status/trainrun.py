@@ -1,5 +1,6 @@
 """The status of a TrainRun: (spec, attempts, previous, now) -> status. Pure."""
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -19,8 +20,18 @@ from crossfold_operator.names import (
 )
 from crossfold_operator.observe.attempts import Attempt, AttemptState
 from crossfold_operator.plan import trainrun as run_plan
-from crossfold_operator.status.facts import Fact, conditions, decimal, decimals, short, valid
+from crossfold_operator.status.facts import (
+    Fact,
+    conditions,
+    decimal,
+    decimals,
+    rounded,
+    short,
+    time_text,
+    valid,
+)
 from crossfold_trainer.contract.config import RunConfig
+from crossfold_trainer.contract.progress import ProgressReport
 from crossfold_trainer.contract.result import FailureClass, Outcome, RunResult
 
 
@@ -31,6 +42,7 @@ def train_run_status(
     previous: TrainRunStatus,
     attempts: Sequence[Attempt],
     done: run_plan.History,
+    report: ProgressReport | None = None,
     degraded: Fact | None,
     now: datetime,
     generation: int | None,
@@ -43,6 +55,7 @@ def train_run_status(
         previous: the status so far; a terminal one stays as it is.
         attempts: the attempts that are seen now.
         done: the attempts that have ended, counted.
+        report: the trainer's latest word on where training is; None: nothing since the operator started.
         degraded: a problem that the reconcile met (a name that is taken, a Job that was refused).
         now: the time.
         generation: of the spec.
@@ -77,6 +90,12 @@ def train_run_status(
     ]
     if degraded and degraded.status and not reason:
         reason = f"{degraded.reason}: {degraded.message}"
+    if result is not None:
+        fields = _result_fields(result)
+    elif report is not None and report.digest == config.digest:
+        fields = _live_fields(report, config, training=phase is TrainRunPhase.RUNNING)
+    else:
+        fields = {name: getattr(previous, name) for name in _LIVE}
     return TrainRunStatus(
         observed_generation=generation,
         phase=phase,
@@ -103,17 +122,48 @@ def train_run_status(
         else None,
         usage=done.usage,
         artifact_uri=config.artifact_uri,
-        **(_result_fields(result) if result else {}),
+        **fields,
         summary=TrainRunSummary(
-            score=short(result.score) if result else "",
-            epoch=f"{result.epoch + 1}/{result.epochs}" if result and result.epoch is not None else "",
+            score=short(fields["score"]),
+            epoch=_epoch_text(result, fields["epoch"], config),
             reason=(reason or (result.reason if result and not result.stable else ""))[:253],
         ),
     )
 
 
+_LIVE = (
+    "epoch", "step", "progress", "eta", "patches_per_second", "score", "epoch_of_score", "values", "metrics",
+)  # fmt: skip
+"""What is told of a run without a result; a new operator leaves it as it is until the trainer's next word."""
+
+
+def _live_fields(report: ProgressReport, config: RunConfig, *, training: bool) -> dict[str, Any]:
+    wanted = {metric.name for metric in config.objective.metrics}
+    return {
+        "epoch": report.epoch,
+        "step": report.step,
+        "progress": f"{math.floor(100 * report.fraction)}%",
+        "eta": time_text(report.eta_seconds) if training and report.eta_seconds is not None else "",
+        "patches_per_second": None if report.patches_per_second is None else rounded(report.patches_per_second),
+        "score": None if report.score is None else decimal(report.score),
+        "epoch_of_score": report.epoch_of_score,
+        "values": decimals({name: value for name, value in report.metrics.items() if name in wanted}),
+        "metrics": decimals({name: value for name, value in report.metrics.items() if name not in wanted}),
+    }
+
+
+def _epoch_text(result: RunResult | None, epoch: int | None, config: RunConfig) -> str:
+    if result is not None:
+        return f"{result.epoch + 1}/{result.epochs}" if result.epoch is not None else ""
+    return f"{epoch}/{config.trainer.max_epochs}" if epoch is not None else ""
+
+
 def _result_fields(result: RunResult) -> dict[str, Any]:
     return {
+        "epoch": result.epochs,
+        "step": result.steps,
+        "progress": "",
+        "eta": "",
         "score": None if result.score is None else decimal(result.score),
         "stable": result.stable and result.score is not None,
         "outcome": str(result.outcome),

@@ -14,7 +14,9 @@ from pathlib import Path
 
 from crossfold_trainer.contract.config import CONFIG_VARIABLE, TERMINATION_VARIABLE, RunConfig
 from crossfold_trainer.contract.exits import Exit
+from crossfold_trainer.contract.progress import ProgressReport
 from crossfold_trainer.contract.result import RunResult
+from crossfold_trainer.live import sender
 
 
 def main() -> int:
@@ -32,11 +34,23 @@ def main() -> int:
         return Exit.OK
     values = config.hyperparameters
     score = 1 / (1 + abs(math.log10(float(values.get("learning_rate", 1e-3))) + 3)) - 0.01 * config.fold
+    report = ProgressReport(
+        digest=config.digest,
+        epoch=0,
+        epochs=config.trainer.max_epochs,
+        step=0,
+        fraction=0,
+        score=score,
+        epoch_of_score=0,
+    )
+    tell = sender(config)
+    assert tell is not None
     done = json.loads(checkpoint.read_text())["epoch"] if checkpoint.exists() else 0
     for epoch in range(done + 1, config.trainer.max_epochs + 1):
         time.sleep(float(os.environ.get("FAKE_SECONDS", "0.02")))
         print(f"epoch {epoch}/{config.trainer.max_epochs} loss=0.1 score={score:.4f} best 0.1s", flush=True)
         checkpoint.write_text(json.dumps({"epoch": epoch}))
+        tell(report.model_copy(update={"epoch": epoch, "step": epoch, "fraction": epoch / report.epochs}).text())
         if interrupted:
             return Exit.INTERRUPTED
     outcome = RunResult(
