@@ -1,0 +1,126 @@
+"""What a TrainRun's status says while it trains."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from crossfold_operator import objects
+from crossfold_operator.api.trainrun import TrainRunSpec, TrainRunStatus
+from crossfold_operator.observe.attempts import Attempt, AttemptState
+from crossfold_operator.plan.trainrun import history
+from crossfold_operator.status.facts import rounded, time_text
+from crossfold_operator.status.patch import dump, merge_patch
+from crossfold_operator.status.trainrun import train_run_status
+from crossfold_trainer.contract.progress import MOST_METRICS, NAME_LIMIT, ProgressReport
+from tests.fakes.world import result_of, train_run
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+RUN = train_run(trainer={"maxEpochs": 40})
+META = {"name": "r", "namespace": "d", "uid": "u"}
+SPEC = TrainRunSpec.model_validate(RUN["spec"])
+CONFIG = objects.run_config({"metadata": META}, SPEC)
+OBJECTIVE = CONFIG.objective.metrics[0].name
+REPORT = ProgressReport(
+    digest=CONFIG.digest,
+    epoch=12,
+    epochs=40,
+    step=480,
+    fraction=0.309,
+    eta_seconds=11_530.0,
+    patches_per_second=123.456789,
+    score=0.6,
+    epoch_of_score=8,
+    metrics={OBJECTIVE: 0.6, "val/loss": 0.25, "val/AUROC": None},
+)
+RUNNING = Attempt(1, "r", "j", AttemptState.RUNNING, started="2025-12-31T23:00:00Z")
+STARTING = Attempt(2, "r-a2", "j2", AttemptState.STARTING)
+
+
+def status(
+    report: ProgressReport | None = REPORT, attempt: Attempt = RUNNING, previous: TrainRunStatus | None = None
+) -> TrainRunStatus:
+    before = previous or TrainRunStatus()
+    return train_run_status(
+        spec=SPEC,
+        config=CONFIG,
+        previous=before,
+        attempts=[attempt],
+        done=history(SPEC, before, [attempt], 300, NOW),
+        report=report,
+        degraded=None,
+        now=NOW,
+        generation=1,
+    )
+
+
+def test_it_says_where_training_is() -> None:
+    seen = dump(status())
+    told = {name: seen.get(name) for name in ("epoch", "step", "progress", "eta", "patchesPerSecond", "score")}
+    assert told == {
+        "epoch": 12, "step": 480, "progress": "30%", "eta": "3h12m", "patchesPerSecond": "123.5", "score": "0.6",
+    }  # fmt: skip
+    assert (seen["epochOfScore"], seen["values"], seen["metrics"]) == (
+        8,
+        {OBJECTIVE: "0.6"},
+        {"val/loss": "0.25", "val/AUROC": "NaN"},
+    )
+    assert seen["summary"] == {"score": "0.600", "epoch": "12/40"}
+    # Whether it may be compared is known when it has ended.
+    assert "stable" not in seen
+
+
+def test_before_the_first_report_it_says_nothing() -> None:
+    seen = dump(status(None))
+    assert not {"epoch", "step", "progress", "eta", "patchesPerSecond", "score", "values", "metrics"} & set(seen)
+    assert "summary" not in seen
+
+
+def test_an_operator_that_has_just_started_leaves_it_as_it_is() -> None:
+    before = status()
+    assert dump(status(None, previous=before)) == dump(before)
+
+
+def test_a_preempted_run_says_how_far_it_came_and_not_when_it_will_end() -> None:
+    seen = status(attempt=STARTING)
+    assert (seen.epoch, seen.score, seen.summary.epoch, seen.eta) == (12, "0.6", "12/40", "")
+
+
+def test_a_report_of_another_configuration_is_not_believed() -> None:
+    assert status(REPORT.model_copy(update={"digest": "other"})).epoch is None
+
+
+def test_the_result_has_the_last_word() -> None:
+    ended = Attempt(1, "r", "j", AttemptState.ENDED, seconds=60, result=result_of(CONFIG))
+    seen = dump(status(attempt=ended, previous=status()))
+    assert (seen["phase"], seen["epoch"], seen["step"], seen["epochOfScore"]) == ("Succeeded", 12, 120, 8)
+    assert seen["summary"]["epoch"] == "9/12"
+    assert "progress" not in seen
+    assert "eta" not in seen
+    assert seen["score"] == repr(result_of(CONFIG).score)
+
+
+def test_the_same_report_is_no_change() -> None:
+    before = status()
+    assert merge_patch(dump(before), dump(status(previous=before))) == {}
+
+
+def test_the_largest_report_keeps_a_status_small() -> None:
+    metrics = {f"val/{'x' * (NAME_LIMIT - 8)}{i:04d}": -1 / 3e200 for i in range(MOST_METRICS)}
+    sent = ProgressReport.model_validate_json(REPORT.model_copy(update={"metrics": metrics}).text())
+    assert len(json.dumps(dump(status(sent)))) < 8192
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"), (59.4, "59s"), (59.6, "1m"), (3599, "59m"), (3600, "1h0m"), (11_530, "3h12m"), (86_399, "23h59m"),
+        (86_400, "1d0h"), (1e9, "11574d1h"),
+    ],
+)  # fmt: skip
+def test_a_span_of_time(seconds: float, text: str) -> None:
+    assert time_text(seconds) == text
+
+
+def test_a_rate_has_four_digits() -> None:
+    assert [rounded(v) for v in (0.123456, 12.3456, 123_456.0, 0.0)] == ["0.1235", "12.35", "123500.0", "0.0"]
