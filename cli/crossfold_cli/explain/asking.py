@@ -6,19 +6,21 @@ from dataclasses import dataclass
 
 from crossfold_cli.explain.past import Past, Seen, known_at
 from crossfold_operator.api.tune import AlgorithmName
-from crossfold_operator.names import CrossValidationPhase
 from crossfold_operator.observe.trials import Trial
 from crossfold_operator.plan.tune import history
+from crossfold_operator.search.history import Trial as Told
+from crossfold_operator.search.history import TrialState
 from crossfold_operator.search.sampler import ask, sampler_name
 from crossfold_operator.search.space import space_of
-from crossfold_trainer.contract.scoring import better, score_direction
+from crossfold_operator.status.tune import ranking
+from crossfold_trainer.contract.scoring import score_direction
 
 STARTUP = 10
 """Trials with a score before TPE's model is asked."""
 _GOOD_SHARE = 0.1
 _MOST_GOOD = 25
 """Share and greatest number of the trials that TPE models as good (Optuna's default_gamma)."""
-_TELLING = (CrossValidationPhase.COMPLETE, CrossValidationPhase.PRUNED, CrossValidationPhase.UNSTABLE)
+_TELLING = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.UNSTABLE)
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Asking:
         running: numbers of the trials that were under way.
         good: numbers of the trials that the sampler held to be good, best first (TPE's model).
         best: number and score of the best complete trial then.
-        reproduced: whether the sampler, asked once more with this history, chooses the same; None where it cannot be.
+        reproduced: whether the sampler, asked once more with this history, chooses the same.
     """
 
     sampler: str
@@ -41,7 +43,7 @@ class Asking:
     running: tuple[int, ...] = ()
     good: tuple[int, ...] = ()
     best: tuple[int, float] | None = None
-    reproduced: bool | None = None
+    reproduced: bool = False
 
 
 def asking(past: Past, seen: Seen) -> Asking:
@@ -49,27 +51,25 @@ def asking(past: Past, seen: Seen) -> Asking:
 
     Of several histories that its times allow, the one counts that leads to what it got.
     """
-    answers = known_at(past, seen.trial.number)
-    chosen, reproduced = answers[0], False
-    for known in answers:
-        if _replayed(past, seen.trial, known):
-            chosen, reproduced = known, True
-            break
-    telling = _telling(past, chosen)
-    algorithm = past.spec.algorithm.name
-    order = ranked(past, chosen)
-    modelled = algorithm is AlgorithmName.TPE and len(telling) >= STARTUP
-    running = tuple(trial.number for trial in chosen if not trial.terminal)
+    number = seen.trial.number
+    answers = known_at(past, number)
+    known = next((answer for answer in answers if _replayed(past, seen.trial, answer)), None)
+    chosen = answers[0] if known is None else known
+    told = history(chosen, number)
+    telling = _telling(past, told)
+    order = ranking(past.spec.objective, chosen)
+    learns = past.spec.algorithm.name is AlgorithmName.TPE
+    modelled = learns and len(telling) >= STARTUP
+    running = tuple(trial.number for trial in told if trial.state is TrialState.RUNNING)
     good = min(_MOST_GOOD, math.ceil(_GOOD_SHARE * (len(telling) + len(running)))) if modelled else 0
-    learns = algorithm is AlgorithmName.TPE
     return Asking(
         sampler=sampler_name(past.spec.algorithm),
-        how=_how(past, seen.trial.number, len(telling)),
-        informed_by=tuple(trial.number for trial in telling) if modelled else (),
+        how=_how(past, number, len(telling)),
+        informed_by=tuple(telling) if modelled else (),
         running=running if learns else (),
         good=tuple(trial.number for trial in order[:good]),
         best=(order[0].number, order[0].score or 0.0) if order else None,
-        reproduced=reproduced,
+        reproduced=known is not None,
     )
 
 
@@ -82,17 +82,10 @@ def _replayed(past: Past, trial: Trial, known: Sequence[Trial]) -> bool:
     return answer is not None and space.point(answer) == space.point(trial.parameters)
 
 
-def _telling(past: Past, known: Sequence[Trial]) -> list[Trial]:
-    """The ended trials that say something of their parameters."""
+def _telling(past: Past, told: Sequence[Told]) -> list[int]:
+    """Numbers of the ended trials that say something of their parameters."""
     space = space_of(past.spec.parameters)
-    return [trial for trial in known if trial.phase in _TELLING and space.point(trial.parameters) is not None]
-
-
-def ranked(past: Past, known: Sequence[Trial]) -> list[Trial]:
-    """The complete trials, best first; of equal ones the older first."""
-    complete = [t for t in known if t.phase is CrossValidationPhase.COMPLETE and t.score is not None]
-    sign = -1 if better(1, 0, score_direction(past.spec.objective)) else 1
-    return sorted(complete, key=lambda trial: (sign * (trial.score or 0.0), trial.number))
+    return [trial.number for trial in told if trial.state in _TELLING and space.point(trial.parameters) is not None]
 
 
 def _how(past: Past, number: int, telling: int) -> str:

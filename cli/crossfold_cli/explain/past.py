@@ -4,8 +4,8 @@ Objects keep when they were created and when their conditions changed, to the se
 when, since it writes both.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import combinations
 from typing import Any
@@ -15,6 +15,7 @@ from crossfold_operator.api.tune import TuneSpec, TuneStatus
 from crossfold_operator.names import Condition, CrossValidationPhase
 from crossfold_operator.observe.runs import Run, read_runs
 from crossfold_operator.observe.trials import Trial, TrialReader
+from crossfold_operator.plan.crossvalidation import Unit
 from crossfold_operator.times import parse_time
 
 Obj = Mapping[str, Any]
@@ -33,13 +34,15 @@ class Seen:
         trial: as it is now.
         asked: when it got its parameters.
         ended: when the search knew that it was over; None while it is not.
-        runs: its runs, the earliest first where the times are known.
+        runs: its runs.
+        known: when the search knew that a run was over, by fold and seed; not of a run whose object is gone.
     """
 
     trial: Trial
     asked: datetime
     ended: datetime | None
     runs: tuple[Run, ...]
+    known: Mapping[Unit, datetime] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -111,13 +114,23 @@ def _seen(trial: Trial, cv: Obj, runs_of: Callable[[str], Sequence[Obj]]) -> See
         asked=parse_time(cv["metadata"]["creationTimestamp"]),
         ended=_ended(trial, status),
         runs=tuple(read_runs(runs_of(trial.uid), remembered)),
+        known={
+            (run["spec"].get("fold", 0), run["spec"].get("seed", 42)): at
+            for run in runs_of(trial.uid)
+            if (at := _over(run.get("status") or {})) is not None
+        },
     )
 
 
 def _ended(trial: Trial, status: Mapping[str, Any]) -> datetime | None:
-    """When a trial was over for the search: when its status said so."""
-    if not trial.terminal:
-        return None
+    """When a trial was over for the search: when it was pruned, or when its status said so."""
+    if trial.pruned and trial.stop is not None and trial.stop.time is not None:
+        return parse_time(trial.stop.time)
+    return _over(status) if trial.terminal else None
+
+
+def _over(status: Mapping[str, Any]) -> datetime | None:
+    """When a status came to say that all is over; None while it does not."""
     times = [
         parse_time(condition["lastTransitionTime"])
         for condition in status.get("conditions", ())
@@ -132,26 +145,23 @@ def known_at(past: Past, number: int) -> list[list[Trial]]:
     There are several when something ended in the very second.
     """
     asked = next(seen.asked for seen in past.trials if seen.trial.number == number)
-    before = [seen for seen in past.trials if seen.trial.number < number]
-    certain = [seen.ended is not None and seen.ended <= asked for seen in before]
+    return list(known_then([seen for seen in past.trials if seen.trial.number < number], asked))
+
+
+def known_then(others: Sequence[Seen], at: datetime) -> Iterator[list[Trial]]:
+    """Trials as they were known at a time: the likeliest answer first, others where something ended in that second."""
+    certain = [seen.ended is not None and seen.ended <= at for seen in others]
     doubtful = [
         i
-        for i, seen in enumerate(before)
-        if seen.ended is not None and abs((seen.ended - asked).total_seconds()) <= _DOUBT
+        for i, seen in enumerate(others)
+        if seen.ended is not None and abs((seen.ended - at).total_seconds()) <= _DOUBT
     ][-_DOUBTFUL:]
-    answers = []
     for size in range(len(doubtful) + 1):
         for flipped in combinations(doubtful, size):
             over = [known != (i in flipped) for i, known in enumerate(certain)]
-            answers.append(
-                [s.trial if known else under_way(s.trial, asked) for s, known in zip(before, over, strict=True)]
-            )
-    return answers
+            yield [seen.trial if known else under_way(seen.trial) for seen, known in zip(others, over, strict=True)]
 
 
-def under_way(trial: Trial, at: datetime) -> Trial:
-    """An ended trial as it was before that: told to stop already, or not yet."""
-    stop = trial.stop
-    if stop is not None and (stop.time is None or parse_time(stop.time) > at):
-        stop = None
-    return replace(trial, phase=CrossValidationPhase.RUNNING, score=None, std=None, ended=None, stop=stop)
+def under_way(trial: Trial) -> Trial:
+    """An ended trial as it was before that."""
+    return replace(trial, phase=CrossValidationPhase.RUNNING, score=None, std=None, ended=None, stop=None, audit=None)

@@ -5,12 +5,13 @@ from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
 from typing import Any
 
-from crossfold_cli.explain.asking import Asking, asking, ranked
+from crossfold_cli.explain.asking import Asking, asking
+from crossfold_cli.explain.looks import Look, looks
 from crossfold_cli.explain.past import Past, Seen, under_way
 from crossfold_operator.names import Condition, CrossValidationPhase
 from crossfold_operator.observe.runs import Run, finite
 from crossfold_operator.observe.trials import Trial
-from crossfold_operator.status.tune import objective_text
+from crossfold_operator.status.tune import objective_text, ranking
 from crossfold_trainer.contract.scoring import better, score_direction
 
 
@@ -64,6 +65,9 @@ class TrialStory:
     ended: datetime | None
     asking: Asking
     runs: tuple[RunLine, ...]
+    racing: str
+    """Why it was not raced; empty where it was."""
+    looks: tuple[Look, ...]
     comparison: Comparison | None
     outcome: str
     """Why it ended as it did; empty where its phase says all."""
@@ -120,6 +124,8 @@ def trial_story(past: Past, seen: Seen) -> TrialStory:
         ended=seen.ended,
         asking=asking(past, seen),
         runs=tuple(map(_run_line, _in_order(past, seen.runs))),
+        racing="" if past.spec.racing.enabled else "racing is off: spec.racing.enabled is false",
+        looks=looks(past, seen),
         comparison=_comparison(past, trial, before) if trial.phase is CrossValidationPhase.COMPLETE else None,
         outcome=_outcome(seen),
     )
@@ -128,7 +134,7 @@ def trial_story(past: Past, seen: Seen) -> TrialStory:
 def tune_story(past: Past) -> TuneStory:
     """The story of the whole search."""
     status = past.status
-    order = ranked(past, past.now)
+    order = ranking(past.spec.objective, past.now)
     leader = order[0] if order else None
     return TuneStory(
         tune=past.name,
@@ -172,7 +178,7 @@ def _known_when(past: Past, seen: Seen) -> list[Trial]:
     if seen.ended is None:
         return []
     return [
-        other.trial if other.ended is not None and other.ended < seen.ended else under_way(other.trial, seen.ended)
+        other.trial if other.ended is not None and other.ended < seen.ended else under_way(other.trial)
         for other in past.trials
         if other is not seen
     ]
@@ -181,8 +187,8 @@ def _known_when(past: Past, seen: Seen) -> list[Trial]:
 def _comparison(past: Past, trial: Trial, others: Sequence[Trial]) -> Comparison:
     """A complete trial against the best of others."""
     direction = score_direction(past.spec.objective)
-    best = next(iter(ranked(past, others)), None)
-    order = [other.number for other in ranked(past, past.now)]
+    best = next(iter(ranking(past.spec.objective, others)), None)
+    order = [other.number for other in ranking(past.spec.objective, past.now)]
     own, theirs = _scores(past, trial), {} if best is None else _scores(past, best)
     both = sorted(set(own) & set(theirs))
     ahead = None
@@ -248,7 +254,11 @@ def _told(trial: Trial, why: str = "") -> Told:
 
 
 def _outcome(seen: Seen) -> str:
-    """Why a trial ended otherwise than complete."""
+    """Why a trial ended otherwise than complete, or why it did not."""
+    if seen.trial.stop is not None:
+        return seen.trial.stop.message
+    if seen.trial.audit is not None:
+        return f"would have been {seen.trial.audit.message}; it ran to its end to measure how often racing is wrong"
     if seen.trial.phase in (CrossValidationPhase.FAILED, CrossValidationPhase.UNSTABLE):
         culprits = [run for run in seen.runs if run.record.message]
         return "; ".join(

@@ -20,6 +20,8 @@ def of_trial(story: TrialStory) -> list[str]:
     lines += _indent(_asking(story.asking, story.asked))
     lines += ["", "Its runs"]
     lines += _indent(_runs(story.runs))
+    lines += ["", "What racing saw"]
+    lines += _indent(_looks(story))
     lines += ["", "What became of it"]
     lines += _indent(_end(story))
     return lines
@@ -85,6 +87,20 @@ def _runs(runs: Sequence[RunLine]) -> list[str]:
             parts.append(run.message.strip().splitlines()[-1])
         lines.append("  ".join(parts))
     return lines
+
+
+def _looks(story: TrialStory) -> list[str]:
+    if story.racing:
+        return [story.racing]
+    lines = []
+    for look in story.looks:
+        refs = f", noise from {look.references} trials" if look.references else ""
+        bar = f", against trial {look.incumbent}{refs}" if look.incumbent is not None else ""
+        lines.append(f"{look.at:%H:%M:%S}  {look.text}{bar}")
+        if look.recorded:
+            told = "the same numbers" if look.reproduced else "other numbers: objects were deleted, or the Tune edited"
+            lines.append(f"          (written down by the operator; looked at once more: {told})")
+    return lines or ["no look was taken: no run had ended while another trial was complete"]
 
 
 def _end(story: TrialStory) -> list[str]:

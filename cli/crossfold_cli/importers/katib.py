@@ -92,10 +92,8 @@ def _metric(item: Located, reading: Reading) -> Metric:
     given = item.mapping("objective")
     for key, value in given.items():
         match key:
-            case "type" | "objectiveMetricName":
+            case "type" | "objectiveMetricName" | "goal":
                 pass
-            case "goal":
-                reading.left(value, "objective.goal", "a Tune has no target")
             case "additionalMetricNames":
                 reading.left(value, "objective.additionalMetricNames", "the trainer records all its metrics anyway")
             case "metricStrategies":
@@ -106,7 +104,9 @@ def _metric(item: Located, reading: Reading) -> Metric:
     if goal.content not in ("minimize", "maximize"):
         raise goal.error(f"objective.type must be minimize or maximize, not {goal.plain!r}")
     name = required(item, given, "objectiveMetricName", "objective")
-    return Metric(name.text("objectiveMetricName"), maximize=goal.content == "maximize", line=name.line)
+    target = given["goal"].number("objective.goal") if "goal" in given else None
+    text = name.text("objectiveMetricName")
+    return Metric(text, maximize=goal.content == "maximize", line=name.line, target=target)
 
 
 def _algorithm(item: Located, reading: Reading) -> tuple[str, int | None]:

@@ -33,11 +33,13 @@ class Metric:
         name: as the source spells it.
         maximize: whether more is better.
         line: where it is.
+        target: value that is good enough.
     """
 
     name: str
     maximize: bool
     line: int
+    target: float | None = None
 
 
 @dataclass(frozen=True)

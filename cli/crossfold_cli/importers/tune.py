@@ -140,6 +140,7 @@ def tune_of(search: Search, options: Options, stem: str) -> Imported:
             if "value" in entry.says
         ],
         "algorithm": {"name": algorithm, **({} if search.seed is None else {"seed": search.seed})},
+        "target": _target(search.metric, options, comments, notes),
         "maxTrials": _trials(search, options, algorithm, spec_parameters(parameters), comments),
         "maxFailedTrials": search.max_failed_trials,
         "parallelism": _parallelism(search, comments),
@@ -289,6 +290,19 @@ def _metric(metric: Metric | None, options: Options, comments: dict[str, str], n
         f" {'more' if info.direction is Direction.MAXIMIZE else 'less'} is better: is that meant?"
     )
     return {"name": found, "direction": _direction(metric)}
+
+
+def _target(metric: Metric | None, options: Options, comments: dict[str, str], notes: list[str]) -> float | None:
+    """The score that is good enough, where the source says it of the metric that is optimised."""
+    if metric is None or metric.target is None:
+        return None
+    if options.metric and options.metric != _known_metric(metric.name):
+        notes.append(
+            f"line {metric.line}: the target {metric.target:g} is not carried over: it is one of '{metric.name}'"
+        )
+        return None
+    comments["spec.target"] = "for the mean over folds and seeds; the source means one training"
+    return metric.target
 
 
 def _direction(metric: Metric) -> str:

@@ -73,16 +73,15 @@ def _algorithm(method: Located) -> str:
 def _metric(item: Located, reading: Reading) -> Metric:
     given = item.mapping("metric")
     only(item, given, ("name", "goal", "target"), "metric")
-    if "target" in given:
-        reading.left(given["target"], "metric.target", "a Tune has no target")
+    target = given["target"].number("metric.target") if "target" in given else None
     name = required(item, given, "name", "metric").text("metric.name")
     if "goal" not in given:
         reading.note(item, "metric has no goal, which W&B reads as minimize, and so it is here")
-        return Metric(name, maximize=False, line=item.line)
+        return Metric(name, maximize=False, line=item.line, target=target)
     goal = given["goal"].text("metric.goal")
     if goal not in ("minimize", "maximize"):
         raise given["goal"].error(f"metric.goal must be minimize or maximize, not '{goal}'")
-    return Metric(name, maximize=goal == "maximize", line=item.line)
+    return Metric(name, maximize=goal == "maximize", line=item.line, target=target)
 
 
 def _says(name: str, item: Located, reading: Reading) -> Mapping[str, Any]:

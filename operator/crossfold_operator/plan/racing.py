@@ -31,6 +31,15 @@ class Judged:
 
 
 def judge(spec: TuneSpec, trials: Sequence[Trial]) -> list[Judged]:
+    """The trials under way that would not become the best."""
+    return [
+        Judged(trial, decision, racing.audited(spec.algorithm.seed, trial.number, spec.racing.audit))
+        for trial, decision in looks(spec, trials)
+        if decision.prune
+    ]
+
+
+def looks(spec: TuneSpec, trials: Sequence[Trial]) -> list[tuple[Trial, racing.Decision]]:
     """Look at every trial under way, by what it has so far and by what the complete ones have.
 
     Trials with a run that failed or has no score that may be compared are neither raced nor compared with. The answer
@@ -68,9 +77,7 @@ def judge(spec: TuneSpec, trials: Sequence[Trial]) -> list[Judged]:
             alpha=spec.racing.alpha,
             bounds=score_range(spec.objective),
         )
-        if decision.prune:
-            audited = racing.audited(spec.algorithm.seed, trial.number, spec.racing.audit)
-            found.append(Judged(trial, decision, audited))
+        found.append((trial, decision))
     return found
 
 

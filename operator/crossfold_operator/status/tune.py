@@ -83,8 +83,8 @@ def tune_status(
     counts = _all_runs(trials)
     trial_counts = _trial_counts(trials, asked)
     usage = total(usages(trials))
-    ranking = _ranking(spec.objective, trials)
-    best = _best(ranking[0], artifact_uri) if ranking else None
+    order = ranking(spec.objective, trials)
+    best = _best(order[0], artifact_uri) if order else None
     degraded = _tune_degraded(previous, trials, runs, degraded)
     phase = _tune_phase(spec, over, trials, counts)
     complete = over is not None and not over.failed
@@ -119,7 +119,7 @@ def tune_status(
         trials=trial_counts,
         runs=counts,
         best=best,
-        top=[_brief(trial) for trial in ranking[:TOP]],
+        top=[_brief(trial) for trial in order[:TOP]],
         usage=usage,
         wall_clock=clock,
         last_decision=_last_decision(trials),
@@ -217,7 +217,7 @@ def _audit(spec: TuneSpec, trials: Sequence[Trial]) -> AuditStatus | None:
     return AuditStatus(checked=len(checked), would_have_won=sum(checked))
 
 
-def _ranking(objective: ObjectiveSpec, trials: Sequence[Trial]) -> list[Trial]:
+def ranking(objective: ObjectiveSpec, trials: Sequence[Trial]) -> list[Trial]:
     """Complete trials, best first; of equal ones the older first."""
     sign = -1 if score_direction(objective) is Direction.MAXIMIZE else 1
     scored = [t for t in trials if t.phase is CrossValidationPhase.COMPLETE and t.score is not None]

@@ -88,7 +88,7 @@ def test_every_trial_is_explained_by_what_the_sampler_was_told(ran: tuple[Memory
         told = asked[seen.trial.number]
         assert asking.reproduced
         assert asking.running == of_state(told, TrialState.RUNNING)
-        telling = of_state(told, TrialState.COMPLETE, TrialState.UNSTABLE)
+        telling = of_state(told, TrialState.COMPLETE, TrialState.UNSTABLE, TrialState.PRUNED)
         if len(telling) >= STARTUP:
             modelled += 1
             assert asking.informed_by == telling

@@ -127,6 +127,7 @@ def test_katib() -> None:
     assert tune["spec"]["algorithm"] == {"name": "TPE", "seed": 10}
     assert tune["spec"]["objective"] == {"metrics": [{"name": "val/Accuracy"}]}
     assert (tune["spec"]["maxTrials"], tune["spec"]["maxFailedTrials"], tune["spec"]["parallelism"]) == (12, 3, 3)
+    assert tune["spec"]["target"] == 0.99
     told = "\n".join(notes)
     for left in (
         "metadata.namespace",
@@ -321,6 +322,17 @@ def test_metrics(tmp_path: Path, metric: str, said: dict[str, Any], note: str) -
     tune, notes = imported(tmp_path, text, None)
     assert tune["spec"]["objective"]["metrics"] == [said]
     assert note in "\n".join(notes)
+
+
+def test_a_target_is_one_of_its_metric(tmp_path: Path) -> None:
+    text = f"metric: {{name: val_loss, target: 0.1}}\n{SWEEP.format(method='bayes', says='{min: 1, max: 4}')}"
+    tune, _ = imported(tmp_path, text, None)
+    assert tune["spec"]["target"] == 0.1
+    tune, notes = imported(tmp_path, text, None, metric="val/Recall")
+    assert "target" not in tune["spec"]
+    assert "line 1: the target 0.1 is not carried over: it is one of 'val_loss'" in notes
+    beyond = text.replace("0.1", "-1")
+    assert "spec.target: a score is at least 0" in refused(tmp_path, beyond, None)
 
 
 def test_a_metric_of_another_name(tmp_path: Path) -> None:

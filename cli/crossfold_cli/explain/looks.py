@@ -1,0 +1,181 @@
+"""The looks that racing took at a trial: each is taken once more, with what was known then. Pure."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from crossfold_cli.explain.past import Past, Seen, known_then, under_way
+from crossfold_operator.api.racing import LookSpec
+from crossfold_operator.names import CrossValidationPhase
+from crossfold_operator.observe.runs import Run
+from crossfold_operator.observe.trials import Trial
+from crossfold_operator.plan import racing as plan_racing
+from crossfold_operator.search import racing
+from crossfold_operator.times import parse_time
+
+_SAME = 1e-9
+"""Relative difference up to which two numbers are the same."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look. Scores are in units of the objective; None: not computed, as ``text`` says.
+
+    Attributes:
+        at: when it was taken.
+        text: what it found, with its numbers.
+        reason: why, in one word.
+        prune: whether it found that the trial would not become the best.
+        runs_done: runs that had ended.
+        incumbent: number of the best complete trial then.
+        bar: what the trial had to beat.
+        predicted: its predicted mean over all runs.
+        standard_error: of the prediction.
+        p: anytime-valid p-value.
+        alpha: what p is compared with.
+        probability: of beating the bar.
+        references: complete trials that the noise was estimated from.
+        recorded: whether the operator wrote this look down.
+        reproduced: whether it comes out as it was written down; None where it was not.
+    """
+
+    at: datetime
+    text: str
+    reason: str
+    prune: bool
+    runs_done: int
+    incumbent: int | None
+    bar: float | None
+    predicted: float | None
+    standard_error: float | None
+    p: float | None
+    alpha: float
+    probability: float | None
+    references: int | None
+    recorded: bool = False
+    reproduced: bool | None = None
+
+
+def looks(past: Past, seen: Seen) -> tuple[Look, ...]:
+    """Every look that differed from the one before: after each run of the trial, and whenever the bar had changed.
+
+    The last one of a trial that was pruned or audited is the one that was written down, with its own numbers.
+    """
+    if not past.spec.racing.enabled:
+        return ()
+    record, decided = _recorded(seen)
+    found: list[Look] = []
+    for at in _moments(past, seen, decided):
+        decision = _decision(past, seen, at)
+        if decision is None:
+            continue
+        look = _look(at, decision)
+        if not found or _news(look) != _news(found[-1]):
+            found.append(look)
+    if record is not None and decided is not None:
+        found.append(_replayed(past, seen, record, decided))
+    return tuple(found)
+
+
+def _recorded(seen: Seen) -> tuple[LookSpec | None, datetime | None]:
+    """The look that decided, and when."""
+    stop, audit = seen.trial.stop, seen.trial.audit
+    if seen.trial.pruned and stop is not None and stop.time is not None:
+        return stop.look, parse_time(stop.time)
+    if audit is not None:
+        return audit.look, parse_time(audit.time)
+    return None, None
+
+
+def _moments(past: Past, seen: Seen, decided: datetime | None) -> list[datetime]:
+    """When there was something new to see while the trial was under way, before it was decided."""
+    end = decided or seen.ended
+    own = set(seen.known.values())
+    others = {
+        other.ended
+        for other in past.trials
+        if other.trial.phase is CrossValidationPhase.COMPLETE and other.ended is not None and other is not seen
+    }
+    first = min(own, default=None)
+    times = own | {at for at in others if first is not None and at > first}
+    return sorted(at for at in times if end is None or at < end)
+
+
+def _decision(past: Past, seen: Seen, at: datetime) -> racing.Decision | None:
+    """What a look at a time finds; None where there was none."""
+    others = next(known_then([other for other in past.trials if other is not seen], at))
+    runs = [run for run in seen.runs if run.unit in seen.known and seen.known[run.unit] <= at]
+    return _taken(past, seen, runs, others, past.spec.racing.alpha)
+
+
+def _taken(
+    past: Past, seen: Seen, runs: Sequence[Run], others: Sequence[Trial], alpha: float
+) -> racing.Decision | None:
+    trial = replace(under_way(seen.trial), runs=tuple(runs))
+    spec = past.spec.model_copy(update={"racing": past.spec.racing.model_copy(update={"alpha": alpha})})
+    return next((d for t, d in plan_racing.looks(spec, [trial, *others]) if t.number == trial.number), None)
+
+
+def _replayed(past: Past, seen: Seen, record: LookSpec, at: datetime) -> Look:
+    """The look that decided, as it was written down; taken once more to see whether it comes out the same."""
+    ended = sorted(
+        (run for run in seen.runs if run.unit in seen.known), key=lambda run: (seen.known[run.unit], run.unit)
+    )
+    others = [other for other in past.trials if other is not seen]
+    same = any(
+        decision is not None and _is(decision, record)
+        for known in known_then(others, at)
+        if (decision := _taken(past, seen, ended[: record.runs_done], known, record.alpha)) is not None
+    )
+    stop = seen.trial.stop if seen.trial.pruned else None
+    text = stop.message if stop is not None else seen.trial.audit.message if seen.trial.audit is not None else ""
+    return Look(
+        at=at,
+        text=text,
+        reason=str(record.rule).lower(),
+        prune=True,
+        runs_done=record.runs_done,
+        incumbent=record.incumbent,
+        bar=record.bar,
+        predicted=record.predicted,
+        standard_error=record.standard_error,
+        p=record.p,
+        alpha=record.alpha,
+        probability=record.probability,
+        references=record.references,
+        recorded=True,
+        reproduced=same,
+    )
+
+
+def _is(decision: racing.Decision, record: LookSpec) -> bool:
+    pairs = ((decision.p, record.p), (decision.predicted, record.predicted), (decision.bar, record.bar))
+    return decision.prune and all(
+        own is not None and math.isclose(own, written, rel_tol=_SAME, abs_tol=_SAME) for own, written in pairs
+    )
+
+
+def _look(at: datetime, decision: racing.Decision) -> Look:
+    return Look(
+        at=at,
+        text=racing.text(decision),
+        reason=str(decision.reason),
+        prune=decision.prune,
+        runs_done=decision.runs_done,
+        incumbent=decision.incumbent,
+        bar=decision.bar,
+        predicted=decision.predicted,
+        standard_error=decision.se,
+        p=decision.p,
+        alpha=decision.alpha,
+        probability=decision.p_beat,
+        references=decision.refs,
+    )
+
+
+def _news(look: Look) -> tuple[object, ...]:
+    """What makes a look another one."""
+    if look.reason in (racing.Reason.WARMUP, racing.Reason.NO_LOOK, racing.Reason.FAILED_RUN):
+        return (look.reason,)
+    return look.runs_done, look.incumbent, look.bar

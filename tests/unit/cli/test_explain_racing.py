@@ -1,0 +1,180 @@
+"""The looks of racing, taken once more: they are those that the operator took."""
+
+import asyncio
+import copy
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from crossfold_cli.explain import words
+from crossfold_cli.explain.looks import looks
+from crossfold_cli.explain.past import Past, past_of
+from crossfold_cli.explain.story import trial_story, tune_story
+from crossfold_operator.cluster.base import Key
+from crossfold_operator.names import Kind
+from crossfold_operator.plan import racing as plan_racing
+from crossfold_operator.search import racing
+from tests.fakes import world as w
+from tests.fakes.memory_cluster import MemoryCluster
+from tests.fakes.world import NAMESPACE, World, tune
+
+FOLDS = 5
+MEANS = (0.80, 0.79, 0.78, 0.81, 0.50, 0.805, 0.55)
+"""The fourth trial is the best; the last three are raced against it."""
+BAD = 4
+
+
+def script(run: str, attempt: int) -> w.Ending:
+    """The trial's mean, an effect of the fold that all trials share, and a little that they do not."""
+    found = re.fullmatch(r"t-cv(\d+)-f(\d+)s42", run)
+    assert found is not None
+    trial, fold = map(int, found.groups())
+    value = round(MEANS[trial] + 0.02 * fold + 0.004 * ((trial * 7 + fold * 5) % 3 - 1), 6)
+    return w.Ending(changes={"score": value, "values": {"val/JaccardIndex": value}})
+
+
+Taken = list[tuple[int, racing.Decision]]
+
+
+def search(patch: pytest.MonkeyPatch | None = None, **changes: Any) -> tuple[Past, MemoryCluster, Taken]:
+    """A search that has ended, and every look that the operator took."""
+    taken: Taken = []
+    real = plan_racing.looks
+
+    def recording(spec: Any, trials: Any) -> Any:
+        found = real(spec, trials)
+        taken.extend((trial.number, decision) for trial, decision in found)
+        return found
+
+    content: dict[str, Any] = {
+        "algorithm": {"name": "Random"},
+        "parameters": [{"name": "learning_rate", "type": "Float", "min": 1e-5, "max": 1e-2}],
+        "maxTrials": len(MEANS),
+        "parallelism": 2,
+        "crossValidation": {"folds": FOLDS},
+    }
+    cluster = MemoryCluster()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(plan_racing, "looks", recording)
+        cluster.apply(tune(**(content | changes)))
+        asyncio.run(World(cluster, script).run())
+    return past(cluster), cluster, taken
+
+
+def past(cluster: MemoryCluster, keep: Callable[[Any], bool] = lambda run: True) -> Past:
+    (found,) = cluster.of(Kind.TUNE)
+    return past_of(found, cluster.of(Kind.CROSS_VALIDATION), [r for r in cluster.of(Kind.TRAIN_RUN) if keep(r)])
+
+
+@pytest.fixture(scope="module")
+def raced() -> tuple[Past, MemoryCluster, Taken]:
+    return search()
+
+
+def test_every_look_is_one_that_the_operator_took(raced: tuple[Past, MemoryCluster, Taken]) -> None:
+    it, _, taken = raced
+    judged = 0
+    for seen in it.trials:
+        real = [decision for number, decision in taken if number == seen.trial.number]
+        numbers = {(d.reason, d.runs_done, d.p, d.predicted, d.bar) for d in real}
+        for look in looks(it, seen):
+            if look.recorded:
+                assert look.reproduced
+                assert any(d.prune and d.p == look.p and d.predicted == look.predicted for d in real)
+            else:
+                assert (look.reason, look.runs_done, look.p, look.predicted, look.bar) in numbers
+            judged += look.p is not None
+        # None is left out: whatever the operator saw of the evidence is told.
+        told = {(look.runs_done, look.p) for look in looks(it, seen)}
+        assert {(d.runs_done, d.p) for d in real if d.p is not None} <= told
+    assert judged >= 3
+
+
+def test_the_story_of_a_pruned_trial(raced: tuple[Past, MemoryCluster, Taken]) -> None:
+    it, cluster, _ = raced
+    (seen,) = [seen for seen in it.trials if seen.trial.number == BAD]
+    told = trial_story(it, seen)
+    stop = next(o for o in cluster.of(Kind.CROSS_VALIDATION) if o["metadata"]["name"] == "t-cv4")["spec"]["stop"]
+    assert (told.phase, told.outcome) == ("Pruned", stop["message"])
+    last = told.looks[-1]
+    assert (last.recorded, last.reproduced, last.prune) == (True, True, True)
+    assert (last.incumbent, last.p, last.alpha) == (3, stop["look"]["p"], 0.05)
+    assert (last.predicted, last.bar) == (stop["look"]["predicted"], stop["look"]["bar"])
+    text = "\n".join(words.of_trial(told))
+    assert f"{stop['message']}, against trial 3, noise from" in text
+    assert "(written down by the operator; looked at once more: the same numbers)" in text
+
+
+def test_the_story_of_a_raced_tune(raced: tuple[Past, MemoryCluster, Taken]) -> None:
+    it, cluster, _ = raced
+    told = tune_story(it)
+    status = cluster.status(Kind.TUNE, "t")
+    assert [item.trial for item in told.others["Pruned"]] == [4, 5, 6]
+    assert told.others["Pruned"][0].why.startswith("pruned after 1/5 runs: anytime p")
+    assert told.summary["saved"] == status["summary"]["saved"]
+    text = "\n".join(words.of_tune(told))
+    assert f"saved      {status['summary']['saved']}" in text
+    assert "Pruned: 3" in text
+
+
+def test_a_number_that_was_changed_is_found_out(raced: tuple[Past, MemoryCluster, Taken]) -> None:
+    _, cluster, _ = raced
+    altered = copy.deepcopy(cluster.of(Kind.CROSS_VALIDATION))
+    next(o for o in altered if o["metadata"]["name"] == "t-cv4")["spec"]["stop"]["look"]["predicted"] = 0.7
+    (found,) = cluster.of(Kind.TUNE)
+    it = past_of(found, altered, cluster.of(Kind.TRAIN_RUN))
+    (seen,) = [seen for seen in it.trials if seen.trial.number == BAD]
+    assert trial_story(it, seen).looks[-1].reproduced is False
+    assert "other numbers" in "\n".join(words.of_trial(trial_story(it, seen)))
+
+
+def test_runs_that_are_gone_leave_what_was_written_down(raced: tuple[Past, MemoryCluster, Taken]) -> None:
+    _, cluster, _ = raced
+    it = past(cluster, keep=lambda run: False)
+    (seen,) = [seen for seen in it.trials if seen.trial.number == BAD]
+    (look,) = looks(it, seen)
+    assert look.recorded
+    assert look.text.startswith("pruned after 1/5 runs")
+
+
+def test_an_audited_trial_says_what_it_would_have_been() -> None:
+    it, _, _ = search(racing={"audit": 1})
+    (seen,) = [seen for seen in it.trials if seen.trial.number == BAD]
+    told = trial_story(it, seen)
+    assert told.phase == "Complete"
+    assert told.outcome.startswith("would have been pruned after 1/5 runs")
+    assert told.looks[-1].reproduced
+    assert told.comparison is not None
+
+
+def test_where_racing_is_off() -> None:
+    it, _, _ = search(racing={"enabled": False})
+    told = trial_story(it, it.trials[BAD])
+    assert told.looks == ()
+    assert "  racing is off: spec.racing.enabled is false" in words.of_trial(told)
+
+
+def test_a_trial_of_the_warm_up_says_so(raced: tuple[Past, MemoryCluster, Taken]) -> None:
+    it, _, _ = raced
+    told = trial_story(it, it.trials[1])
+    assert {look.reason for look in told.looks} <= {"warmup", "no_look"}
+    assert any("warm-up" in line for line in words.of_trial(told))
+
+
+def test_a_trial_that_a_person_stopped() -> None:
+    cluster = MemoryCluster()
+    world = World(cluster, script)
+    cluster.apply(tune(maxTrials=1, parallelism=1))
+
+    async def stopped() -> None:
+        await world.step()
+        key = Key(Kind.CROSS_VALIDATION, NAMESPACE, "t-cv0")
+        uid = cluster.objects[key]["metadata"]["uid"]
+        await cluster.patch(key, uid, {"spec": {"stop": {"reason": "Stopped", "message": "not this one"}}})
+        await world.run()
+
+    asyncio.run(stopped())
+    it = past(cluster)
+    assert tune_story(it).others["Stopped"][0].why == "not this one"
