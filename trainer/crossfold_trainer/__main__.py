@@ -22,7 +22,14 @@ from crossfold_trainer.contract import hyperparameters as hp
 from crossfold_trainer.contract.config import CONFIG_VARIABLE, TERMINATION_VARIABLE, RunConfig, config_digest
 from crossfold_trainer.contract.exits import Exit
 from crossfold_trainer.contract.metrics import KNOWN_OBJECTIVES
-from crossfold_trainer.contract.result import FAILURE_TEXT_LIMIT, FailureClass, Outcome, RunFailure, RunResult
+from crossfold_trainer.contract.result import (
+    FAILURE_TEXT_LIMIT,
+    FailureClass,
+    Outcome,
+    Performance,
+    RunFailure,
+    RunResult,
+)
 from crossfold_trainer.contract.scoring import run_score
 from crossfold_trainer.data import open_dataset
 from crossfold_trainer.errors import AcceleratorOutOfMemory, ConfigError, Interrupted
@@ -30,9 +37,11 @@ from crossfold_trainer.interrupt import Interrupt
 from crossfold_trainer.splits import make_splits
 from crossfold_trainer.store import Store
 from crossfold_trainer.task import Task
-from crossfold_trainer.tracking import LogText, TensorBoard
+from crossfold_trainer.tracking import LogText, TensorBoard, speed_line
 
 if TYPE_CHECKING:
+    from crossfold_trainer.devicewatch import DeviceWatch
+    from crossfold_trainer.meter import Meter
     from crossfold_trainer.resume import Progress
 
 log = logging.getLogger("crossfold_trainer.main")
@@ -164,7 +173,7 @@ def _check_objective(config: RunConfig) -> None:
 
 def _train(task: Task, folder: Store, interrupt: Interrupt, log_text: LogText, began: float) -> RunResult:
     # From here on torch is needed, whose import takes seconds.
-    from crossfold_trainer import environment, fit, live, resume  # noqa: PLC0415
+    from crossfold_trainer import devicewatch, environment, fit, live, resume  # noqa: PLC0415
 
     threads = environment.use_cpus()
     uploader = Uploader(folder)
@@ -187,16 +196,39 @@ def _train(task: Task, folder: Store, interrupt: Interrupt, log_text: LogText, b
             training.device.type, training.numerics.name, time.monotonic() - began,
         )  # fmt: skip
         interrupt.deferred = True
-        outcome, reason = training.run()
-        result = make_result(task, training.progress, outcome, reason, time.monotonic() - began)
+        watch = devicewatch.DeviceWatch(training.device)
+        with contextlib.closing(watch):
+            outcome, reason = training.run()
+        speed = performance(training.meter, watch)
+        result = make_result(task, training.progress, outcome, reason, seconds=time.monotonic() - began, speed=speed)
         log.info("%s: %s; score %s", outcome.value.lower(), reason, result.score)
+        log.info("%s", speed_line(speed))
         uploader.submit([log_text.item(), *board.items()])
         uploader.flush()
     artifacts.write(folder, Item(artifacts.RESULT, (result.model_dump_json(indent=2) + "\n").encode()))
     return result
 
 
-def make_result(task: Task, progress: "Progress", outcome: Outcome, reason: str, seconds: float) -> RunResult:
+def performance(meter: "Meter", watch: "DeviceWatch") -> Performance:
+    """What a finished attempt says of its speed."""
+    rate, used = meter.patches_per_second, watch.utilisation
+    return Performance(
+        device=watch.name[:128],
+        patches_per_second=None if rate is None else round(rate, 3),
+        data_wait_share=_share(meter.data_wait_share),
+        checkpoint_wait_share=_share(meter.checkpoint_wait_share),
+        device_utilisation=None if used is None else _share(min(1.0, used)),
+        peak_memory_bytes=watch.peak_memory_bytes,
+    )
+
+
+def _share(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def make_result(
+    task: Task, progress: "Progress", outcome: Outcome, reason: str, *, seconds: float, speed: Performance
+) -> RunResult:
     """The result, with the numbers of the kept epoch (of the last validation where none was stable)."""
     config, identity = task.config, task.identity
     best = progress.best
@@ -218,6 +250,7 @@ def make_result(task: Task, progress: "Progress", outcome: Outcome, reason: str,
         epochs=progress.epoch,
         steps=progress.step,
         duration_seconds=round(seconds, 3),
+        performance=speed,
         checkpoint_uri=f"{config.artifact_uri}/{checkpoint}" if checkpoint else "",
         artifact_uri=config.artifact_uri,
         reason=reason if score.stable or outcome is Outcome.DIVERGED else f"{reason}; unstable: {score.reason}",

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 from importlib import metadata
+from pathlib import Path
 
 import torch
 
@@ -34,7 +35,8 @@ def environment_record(device: torch.device, threads: int) -> bytes:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if device.type == "cuda" else []
+    count = torch.cuda.device_count() if device.type == "cuda" else 0
+    gpus = [torch.cuda.get_device_properties(i) for i in range(count)]
     record = {
         "image": os.environ.get(IMAGE_VARIABLE, ""),
         "git": os.environ.get(GIT_VARIABLE, ""),
@@ -42,8 +44,22 @@ def environment_record(device: torch.device, threads: int) -> bytes:
         "platform": platform.platform(),
         "packages": versions,
         "device": device.type,
-        "gpus": gpus,
+        "gpus": [{"name": gpu.name, "memory_bytes": gpu.total_memory} for gpu in gpus],
         "cuda": torch.version.cuda or "",
+        "cudnn": str(torch.backends.cudnn.version() or "") if gpus else "",  # type: ignore[no-untyped-call]
+        "node": platform.node(),
+        "processor": _processor(),
+        "cpus": cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "threads": threads,
     }
     return (json.dumps(record, indent=2) + "\n").encode()
+
+
+def _processor() -> str:
+    """The processor's name, as Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

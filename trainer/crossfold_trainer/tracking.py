@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from crossfold_trainer.artifacts import LOG, METRICS, Item
+from crossfold_trainer.contract.result import Performance
 from crossfold_trainer.contract.scoring import Score
 
 
@@ -40,6 +41,21 @@ def epoch_line(
     if best:
         parts.append("best")
     return " ".join([*parts, f"{seconds:.1f}s"])
+
+
+def speed_line(performance: Performance) -> str:
+    """How fast an attempt trained, for the log: ``31.4 patches/s on cpu, waiting for data 2%, for checkpoints 1%``."""
+    shares = (
+        ("busy", performance.device_utilisation),
+        ("waiting for data", performance.data_wait_share),
+        ("for checkpoints", performance.checkpoint_wait_share),
+    )
+    rate = performance.patches_per_second
+    parts = [f"{0 if rate is None else rate:.4g} patches/s on {performance.device}"]
+    parts += [f"{name} {share:.0%}" for name, share in shares if share is not None]
+    if performance.peak_memory_bytes is not None:
+        parts.append(f"peak memory {performance.peak_memory_bytes / 2**30:.1f} GiB")
+    return ", ".join(parts)
 
 
 class LogText:

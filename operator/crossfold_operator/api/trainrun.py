@@ -118,6 +118,21 @@ class CurrentAttempt(Model):
     """Seconds that its container was seen running."""
 
 
+class PerformanceStatus(Model):
+    """How fast the last attempt trained, and what held it up."""
+
+    device: Annotated[str, Field(max_length=128)] = ""
+    """The accelerator's name; cpu without one."""
+    data_wait_share: Decimal | None = None
+    """Share of training in which it waited for data, in [0, 1]."""
+    checkpoint_wait_share: Decimal | None = None
+    """Share of the time since training began in which it waited for checkpoints, in [0, 1]."""
+    device_utilisation: Decimal | None = None
+    """Mean share of the time in which the GPU was at work, in [0, 1]."""
+    peak_memory_bytes: Count | None = None
+    """The most GPU memory that was taken at a time."""
+
+
 class TrainRunSummary(Model):
     """Texts for printer columns."""
 
@@ -170,6 +185,8 @@ class TrainRunStatus(Model):
     """While it trains: time until the last epoch ends at the pace so far, such as 3h12m."""
     patches_per_second: Decimal | None = None
     """Patches trained per second of training."""
+    performance: PerformanceStatus | None = None
+    """How fast the last attempt trained, and what held it up; at the end."""
     score: Decimal | None = None
     """The run's score, at the kept epoch; while it trains: the best so far."""
     stable: bool | None = None

@@ -8,6 +8,7 @@ from typing import Any
 from crossfold_operator.api.trainrun import (
     CurrentAttempt,
     FailureStatus,
+    PerformanceStatus,
     TrainRunSpec,
     TrainRunStatus,
     TrainRunSummary,
@@ -32,7 +33,7 @@ from crossfold_operator.status.facts import (
 )
 from crossfold_trainer.contract.config import RunConfig
 from crossfold_trainer.contract.progress import ProgressReport
-from crossfold_trainer.contract.result import FailureClass, Outcome, RunResult
+from crossfold_trainer.contract.result import FailureClass, Outcome, Performance, RunResult
 
 
 def train_run_status(
@@ -152,6 +153,22 @@ def _live_fields(report: ProgressReport, config: RunConfig, *, training: bool) -
     }
 
 
+def _performance_fields(speed: Performance) -> dict[str, Any]:
+    def text(value: float | None) -> str | None:
+        return None if value is None else rounded(value)
+
+    return {
+        "patches_per_second": text(speed.patches_per_second),
+        "performance": PerformanceStatus(
+            device=speed.device,
+            data_wait_share=text(speed.data_wait_share),
+            checkpoint_wait_share=text(speed.checkpoint_wait_share),
+            device_utilisation=text(speed.device_utilisation),
+            peak_memory_bytes=speed.peak_memory_bytes,
+        ),
+    }
+
+
 def _epoch_text(result: RunResult | None, epoch: int | None, config: RunConfig) -> str:
     if result is not None:
         return f"{result.epoch + 1}/{result.epochs}" if result.epoch is not None else ""
@@ -159,7 +176,9 @@ def _epoch_text(result: RunResult | None, epoch: int | None, config: RunConfig) 
 
 
 def _result_fields(result: RunResult) -> dict[str, Any]:
+    speed = result.performance
     return {
+        **({} if speed is None else _performance_fields(speed)),
         "epoch": result.epochs,
         "step": result.steps,
         "progress": "",

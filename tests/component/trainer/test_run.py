@@ -150,6 +150,21 @@ def test_a_process_leaves_everything_and_repeats_its_result(data: Path, tmp_path
     assert message.checkpoint_uri == f"{config.artifact_uri}/checkpoints/best.ckpt"
     assert (message.epochs, message.steps) == (3, 12)
     assert {"val/AUROC", "val/loss", "train/Recall"} <= set(message.metrics)
+    speed = message.performance
+    assert speed is not None
+    assert speed.device == "cpu"
+    assert speed.patches_per_second is not None
+    assert 0 < speed.patches_per_second < 16 * 3 / 1e-3
+    assert speed.data_wait_share is not None
+    assert speed.checkpoint_wait_share is not None
+    assert 0 <= speed.data_wait_share < 1
+    assert 0 < speed.checkpoint_wait_share < 1
+    assert (speed.device_utilisation, speed.peak_memory_bytes) == (None, None)
+    machine = json.loads((folder / "environment.json").read_text())
+    assert machine["packages"]["torch"] == torch.__version__.partition("+")[0]
+    assert machine["cpus"] >= machine["threads"] == 1
+    assert machine["memory_bytes"] > 2**28
+    assert machine["processor"]
     rows = (folder / "metrics.csv").read_text().splitlines()
     assert len(rows) == 4
     parts = parquet.read_table(folder / "splits.parquet")["part"].to_pylist()

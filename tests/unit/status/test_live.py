@@ -100,6 +100,14 @@ def test_the_result_has_the_last_word() -> None:
     assert seen["score"] == repr(result_of(CONFIG).score)
 
 
+def test_a_result_says_how_fast_it_was() -> None:
+    speed = {"device": "NVIDIA H200", "patchesPerSecond": 812.34567, "dataWaitShare": 0.0213, "peakMemoryBytes": 2**34}
+    ended = Attempt(1, "r", "j", AttemptState.ENDED, seconds=60, result=result_of(CONFIG, performance=speed))
+    seen = dump(status(attempt=ended))
+    assert seen["patchesPerSecond"] == "812.3"
+    assert seen["performance"] == {"device": "NVIDIA H200", "dataWaitShare": "0.0213", "peakMemoryBytes": 2**34}
+
+
 def test_the_same_report_is_no_change() -> None:
     before = status()
     assert merge_patch(dump(before), dump(status(previous=before))) == {}

@@ -28,6 +28,26 @@ class Outcome(StrEnum):
     """The loss became non-finite: a finished run without a score."""
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Performance(Model):
+    """How fast the last attempt trained, and what held it up."""
+
+    device: Annotated[str, Field(max_length=128)] = ""
+    """The accelerator's name; cpu without one."""
+    patches_per_second: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Patches trained per second of training (validation not counted); null without a step."""
+    data_wait_share: Share | None = None
+    """Share of training in which it waited for data, in [0, 1]: on a GPU the most that it can have been."""
+    checkpoint_wait_share: Share | None = None
+    """Share of the time since training began in which it waited for checkpoints, in [0, 1]."""
+    device_utilisation: Share | None = None
+    """Mean share of the time in which the GPU was at work, in [0, 1]; null without one, or where NVML is mute."""
+    peak_memory_bytes: Annotated[int, Field(ge=0, le=MOST)] | None = None
+    """The most GPU memory that was taken at a time; null without a GPU."""
+
+
 class RunResult(Model):
     """A finished run. Numbers are taken at the epoch of the checkpoint that was kept."""
 
@@ -55,6 +75,8 @@ class RunResult(Model):
     """Optimiser steps, all attempts together."""
     duration_seconds: Annotated[float, Field(ge=0)] = 0.0
     """Wall-clock seconds from the start of the last attempt to its result."""
+    performance: Performance | None = None
+    """How fast the last attempt trained, and what held it up."""
     checkpoint_uri: Annotated[str, Field(max_length=2048)] = ""
     """The kept checkpoint."""
     artifact_uri: Annotated[str, Field(max_length=2048)] = ""
