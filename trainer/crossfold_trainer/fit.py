@@ -27,8 +27,9 @@ from crossfold_trainer.loader import Loader, epoch_batches, ordered_batches
 from crossfold_trainer.losses import make_criterion
 from crossfold_trainer.meter import Meter
 from crossfold_trainer.metrics import PixelMetrics, answers
-from crossfold_trainer.model import build_model, compile_model, probabilities
+from crossfold_trainer.model import Segmenter, build_model, compile_model, probabilities
 from crossfold_trainer.precision import NO_DETERMINISTIC_KERNEL, numerics, set_backends
+from crossfold_trainer.pretrained import is_uri, load_checkpoint, load_encoder
 from crossfold_trainer.resume import Best, Progress, pack, progress_from
 from crossfold_trainer.schedules import Position, learning_rate
 from crossfold_trainer.splits import Index
@@ -76,7 +77,7 @@ class Fit:
         self._saved_at = time.monotonic()
 
         torch.manual_seed(config.seed)
-        model = build_model(hyperparameters, len(data.bands), data.labels.outputs)
+        model = starting_model(task)
         self._model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if config.trainer.compile:
             compile_model(self._model, self.device)
@@ -411,6 +412,24 @@ class Fit:
         if best is not None and content["validated"] == best.epoch:
             # These weights are the best ones; the upload of best.ckpt may have been cut off.
             self._uploader.submit([self._pack_best()])
+
+
+def starting_model(task: Task) -> Segmenter:
+    """The model of a run as it is before the first step.
+
+    Raises:
+        ConfigError: it cannot be built, or the weights that it starts from do not fit or cannot be had.
+    """
+    config, values, data = task.config, task.hyperparameters, task.data
+    checkpoint, weights = config.trainer.weights_from_checkpoint, values["model_encoder_weights"]
+    if checkpoint is not None:  # holds the encoder too
+        model = build_model(values | {"model_encoder_weights": None}, len(data.bands), data.labels.outputs)
+        load_checkpoint(model, checkpoint, config.artifacts, values, data.bands)
+        return model
+    model = build_model(values, len(data.bands), data.labels.outputs)
+    if is_uri(weights):
+        load_encoder(model.encoder, weights, config.artifacts)
+    return model
 
 
 class _Stop(Exception):

@@ -4,6 +4,7 @@ import difflib
 import os
 import shutil
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import Any, cast
 
 import segmentation_models_pytorch as smp
@@ -13,21 +14,26 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from crossfold_trainer.errors import ConfigError
+from crossfold_trainer.pretrained import hub_or_cache, is_uri
 
 STRIDE = 32
 """Encoders halve a patch five times: sides are padded to a multiple of this and the logits cut back."""
 COMPILE_BACKEND = "inductor"
-HUB_TIMEOUT_S = "10"
-"""How long a model hub may take to answer for pretrained weights."""
 
 
 class Segmenter(nn.Module):
     """Images to logits; any patch size. The sigmoid lives in metrics and inference only."""
 
-    def __init__(self, network: nn.Module) -> None:
-        """Wrap a network that wants sides divisible by `STRIDE`."""
+    def __init__(self, network: nn.Module, outputs: int) -> None:
+        """Wrap a network that wants sides divisible by `STRIDE` and has so many logits a pixel."""
         super().__init__()
         self.network = network
+        self.outputs = outputs
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The network's encoder."""
+        return cast("nn.Module", self.network.encoder)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, H, W) with one output, else (B, K, H, W)."""
@@ -47,6 +53,9 @@ def probabilities(logits: Tensor) -> Tensor:
 def build_model(hyperparameters: dict[str, Any], n_bands: int, outputs: int = 1) -> Segmenter:
     """The model that the hyperparameters name, for images of n bands, with one logit a pixel or one for each class.
 
+    Encoder weights with a name come from the model hub, or from its local cache where the hub does not answer; a file
+    is left to `pretrained.load_encoder`.
+
     Raises:
         ConfigError: the architecture, the encoder or its weights cannot be had.
     """
@@ -55,13 +64,18 @@ def build_model(hyperparameters: dict[str, Any], n_bands: int, outputs: int = 1)
     _known("model_arch", arch, [cls.__name__ for cls in smp.MODEL_ARCHITECTURES_MAPPING.values()])
     if not encoder.startswith("tu-"):
         _known("model_encoder", encoder, get_encoder_names(), "; any timm encoder works as tu-NAME")
-    if weights is not None:
-        os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", HUB_TIMEOUT_S)
-        os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", HUB_TIMEOUT_S)
+    if is_uri(weights):
+        weights = None
     try:
-        network = smp.create_model(
-            arch, encoder_name=encoder, encoder_weights=weights, in_channels=n_bands, classes=outputs, activation=None
-        )
+        with hub_or_cache() if weights is not None else nullcontext():
+            network = smp.create_model(
+                arch,
+                encoder_name=encoder,
+                encoder_weights=weights,
+                in_channels=n_bands,
+                classes=outputs,
+                activation=None,
+            )
     except Exception as error:
         reason = (
             f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no reason given'}"
@@ -69,13 +83,13 @@ def build_model(hyperparameters: dict[str, Any], n_bands: int, outputs: int = 1)
         if weights is not None:
             raise ConfigError(
                 "hyperparameters.model_encoder_weights",
-                f"the weights {weights!r} of {encoder} cannot be had ({reason}): set it to null, or let the container"
-                " reach the model hub",
+                f"the weights {weights!r} of {encoder} cannot be had ({reason}): set it to null, let the container"
+                " reach the model hub (HF_ENDPOINT) or find them in its cache (HF_HOME), or name a file by its URI",
             ) from error
         raise ConfigError(
             "hyperparameters.model_encoder", f"{arch} cannot be built with {encoder} ({reason}): choose another encoder"
         ) from error
-    return Segmenter(network)
+    return Segmenter(network, outputs)
 
 
 def compile_model(model: nn.Module, device: torch.device) -> None:

@@ -459,6 +459,29 @@ def test_sigterm_during_the_test_leaves_the_test_to_the_next_attempt(
     assert (got.score, got.steps) == (expected.score, expected.steps)
 
 
+def test_a_run_starts_from_another_runs_weights_with_hyperparameters_of_its_own(
+    data: Path, tmp_path: Path, attempts: Attempts
+) -> None:
+    first = config_for(data, tmp_path / "a", trainer={"maxEpochs": 1})
+    result(attempts.here(first))
+    start = str(folder_of(first) / "checkpoints/best.ckpt")
+    slow = {"hyperparameters": {"learning_rate": 1e-12}}
+    trainer = {"maxEpochs": 1, "weightsFromCheckpoint": start}
+    second = config_for(data, tmp_path / "b", trainer=trainer, **slow)
+    result(attempts.here(second))
+    names = [name for name in weights(folder_of(first)) if name.endswith("weight")]
+    one, other = weights(folder_of(first)), weights(folder_of(second))
+    assert all(torch.allclose(one[name], other[name], atol=1e-9) for name in names)
+    alone = config_for(data, tmp_path / "c", trainer={"maxEpochs": 1}, **slow)
+    result(attempts.here(alone))
+    assert not all(torch.allclose(one[name], weights(folder_of(alone))[name], atol=1e-9) for name in names)
+
+    other_bands = config_for(data, tmp_path / "d", trainer=trainer, hyperparameters={"bands": ["nir", "red", "green"]})
+    said = failure(attempts.here(other_bands), Exit.CONFIG, FailureClass.CONFIG)
+    assert said.startswith("trainer.weightsFromCheckpoint: ")
+    assert "was trained on the bands red, green, nir, this run reads nir, red, green" in said
+
+
 def test_several_classes_are_learnt(tmp_path: Path, attempts: Attempts) -> None:
     config = config_for(
         classes_dataset(tmp_path / "d"),

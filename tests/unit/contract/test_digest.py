@@ -110,6 +110,7 @@ COUNTING: list[dict[str, Any]] = [
     {"trainer": {"precision": "FP32"}},
     {"trainer": {"compile": True}},
     {"trainer": {"deterministic": True}},
+    {"trainer": {"weightsFromCheckpoint": "s3://bucket/best.ckpt"}},
     {"trainer": {"loss": "Dice"}},
     {"trainer": {"loss": "Sum", "lossSum": [{"loss": "Dice"}, {"loss": "BCE"}]}},
     {"trainer": {"loss": "Sum", "lossSum": [{"loss": "Dice"}, {"loss": "BCE", "weight": 0.5}]}},

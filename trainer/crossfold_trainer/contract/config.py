@@ -277,6 +277,8 @@ class TrainerSpec(Model):
     """Validations from one set of sample figures to the next; 0: only the kept epoch's."""
     log_every_n_steps: Annotated[int, Field(ge=1, le=100_000)] = 10
     """Optimiser steps from one logged training loss to the next."""
+    weights_from_checkpoint: Uri | None = None
+    """A run's checkpoints/best.ckpt (a URI, read as artifacts are) whose weights training starts from; null: none."""
     loss: Loss = Loss.FOCAL
     """Focal, BCE (cross-entropy where there are several classes), Dice, Jaccard, Lovasz, Tversky, or Sum of lossSum."""
     loss_sum: Annotated[
