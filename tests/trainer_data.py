@@ -1,6 +1,7 @@
 """Small data sets in the darts layout, and RunConfigs for them."""
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ def write_dataset(folder: Path, n: int = 24, side: int = 32, zarr_format: int = 
         "sample_id": [f"s{i // 2}" for i in range(n)],
         "region": [f"r{i % 6}" for i in range(n)],
         "empty": ~(y == 1).any(axis=(1, 2)),
+        "geometry": [struct.pack("<BI2d", 1, 1, 10 + i % 6 / 100, 50 + i // 6 / 100) for i in range(n)],
     }
     parts = {"x": x, "y": y, "metadata": metadata, "config": {"bands": list(BANDS), "patch_size": side}} | replace
     folder.mkdir(parents=True, exist_ok=True)

@@ -253,7 +253,7 @@ def _metadata(raw: bytes) -> Metadata:
     try:
         file = parquet.ParquetFile(io.BytesIO(raw))  # read_table would import pyarrow's data sets too
         schema = file.schema_arrow
-        wanted = [name for name in ("sample_id", "region", "empty") if name in schema.names]
+        wanted = [name for name in ("sample_id", "region", "empty", "geometry") if name in schema.names]
         table = file.read(columns=wanted)
     except (pa.ArrowException, OSError) as error:
         raise ConfigError("data.uri", f"metadata.parquet cannot be read: {error}") from None
@@ -273,7 +273,12 @@ def _metadata(raw: bytes) -> Metadata:
         return np.array(["" if value is None else str(value) for value in table[column].to_pylist()], dtype=np.str_)
 
     flags = np.array(empty.to_pylist(), dtype=np.bool_)
-    return Metadata(empty=flags, region=names("region"), sample_id=names("sample_id"))
+    outlines = None
+    if "geometry" in wanted and (
+        pa.types.is_binary(table["geometry"].type) or pa.types.is_large_binary(table["geometry"].type)
+    ):
+        outlines = tuple(table["geometry"].to_pylist())
+    return Metadata(empty=flags, region=names("region"), sample_id=names("sample_id"), outlines=outlines)
 
 
 def _check_arrays(x: _Facts, y: _Facts, n_bands: int, n_rows: int) -> None:

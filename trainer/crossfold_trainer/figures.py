@@ -6,6 +6,7 @@ Drawn with Pillow: a grid of small pictures needs no plotting library, whose imp
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,8 @@ _CLASSES = (
 _HIT, _FALSE, _MISSED = (60, 170, 90), (220, 60, 50), (60, 110, 220)
 
 Rgb = NDArray[np.uint8]
+Batch = tuple[NDArray[np.float32], NDArray[np.uint8]]
+Pixel = TypeVar("Pixel", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -57,25 +60,46 @@ def choose_rows(rows: Index, empty: NDArray[np.bool_]) -> list[int]:
     return chosen
 
 
+MAX_AUGMENTED = 8
+"""Patches of a batch that are shown before and after augmentation."""
+
+
+def augmented_panels(before: Batch, after: Batch, rows: Index, bands: Sequence[str], labels: Labels) -> bytes:
+    """A PNG with one line a patch of a batch: image and label as they are, and as training sees them.
+
+    Shapes of a batch: images (B, C, H, W), labels (B, H, W).
+    """
+    lines = [
+        [panel for x, y in (before, after) for panel in (_image(_thin(x[i]), bands), paint(_thin(y[i]), labels))]
+        for i in range(min(len(rows), MAX_AUGMENTED))
+    ]
+    titles = [f"patch {row}" for row in rows[:MAX_AUGMENTED]]
+    return _sheet(("image", "label", "augmented", "its label"), titles, lines)
+
+
 def sample_panels(samples: Sequence[Sample], bands: Sequence[str], labels: Labels) -> bytes:
     """A PNG with one line a sample: image, label, answer, probability, errors.
 
     Errors are green for a hit, blue for class 0 where it is another one (missed), and red for any other mistake.
     """
     lines = [_line(sample, bands, labels) for sample in samples]
+    return _sheet(COLUMNS, [f"patch {sample.row}" for sample in samples], lines)
+
+
+def _sheet(columns: Sequence[str], titles: Sequence[str], lines: Sequence[Sequence[Rgb]]) -> bytes:
     height = max((line[0].shape[0] for line in lines), default=SIDE)
     width = max((line[0].shape[1] for line in lines), default=SIDE)
     sheet = Image.new(
         "RGB",
-        (GAP + len(COLUMNS) * (width + GAP), HEADER + len(lines) * (height + HEADER + GAP)),
+        (GAP + len(columns) * (width + GAP), HEADER + len(lines) * (height + HEADER + GAP)),
         _WHITE,
     )
     draw = ImageDraw.Draw(sheet)
-    for j, name in enumerate(COLUMNS):
+    for j, name in enumerate(columns):
         draw.text((GAP + j * (width + GAP), 1), name, fill=(0, 0, 0))
-    for i, (sample, line) in enumerate(zip(samples, lines, strict=True)):
+    for i, (title, line) in enumerate(zip(titles, lines, strict=True)):
         top = HEADER + i * (height + HEADER + GAP)
-        draw.text((GAP, top), f"patch {sample.row}", fill=(90, 90, 90))
+        draw.text((GAP, top), title, fill=(90, 90, 90))
         for j, panel in enumerate(line):
             sheet.paste(Image.fromarray(panel), (GAP + j * (width + GAP), top + HEADER))
     png = io.BytesIO()
@@ -84,12 +108,16 @@ def sample_panels(samples: Sequence[Sample], bands: Sequence[str], labels: Label
 
 
 def _line(sample: Sample, bands: Sequence[str], labels: Labels) -> list[Rgb]:
-    step = max(1, -(-max(sample.label.shape) // SIDE))
-    label = sample.label[::step, ::step]
-    answer, probability = sample.answer[::step, ::step], sample.probability[::step, ::step]
+    label, answer, probability = _thin(sample.label), _thin(sample.answer), _thin(sample.probability)
     grey = np.repeat((np.clip(probability, 0, 1) * 255).astype(np.uint8)[..., None], 3, axis=-1)
-    image = _image(sample.image[:, ::step, ::step], bands)
+    image = _image(_thin(sample.image), bands)
     return [image, paint(label, labels), paint(answer, labels), grey, _errors(label, answer, labels)]
+
+
+def _thin(pixels: NDArray[Pixel]) -> NDArray[Pixel]:
+    """(..., H, W): every n-th pixel, so that no side is longer than `SIDE`."""
+    step = max(1, -(-max(pixels.shape[-2:]) // SIDE))
+    return pixels[..., ::step, ::step]
 
 
 def _image(image: NDArray[np.float32], bands: Sequence[str]) -> Rgb:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossfold_trainer import figures, resume
+from crossfold_trainer import figures, plots, resume
 from crossfold_trainer.artifacts import BEST, LAST, PREVIOUS, Item, Uploader
 from crossfold_trainer.contract.result import Outcome
 from crossfold_trainer.contract.scoring import Score, better, run_score, score_direction
@@ -28,6 +28,7 @@ from crossfold_trainer.losses import make_criterion
 from crossfold_trainer.meter import Meter
 from crossfold_trainer.metrics import PixelMetrics, answers
 from crossfold_trainer.model import Segmenter, build_model, compile_model, probabilities
+from crossfold_trainer.outlines import centres
 from crossfold_trainer.precision import NO_DETERMINISTIC_KERNEL, numerics, set_backends
 from crossfold_trainer.pretrained import is_uri, load_checkpoint, load_encoder
 from crossfold_trainer.resume import Best, Progress, pack, progress_from
@@ -114,6 +115,7 @@ class Fit:
         settings = self.config.trainer
         torch.autograd.set_detect_anomaly(settings.detect_anomaly)
         try:
+            self._uploader.submit(self._first_figures())
             while (reason := self._finished()) is None:
                 self._epoch()
             self._snapshot(validated=None)
@@ -167,14 +169,18 @@ class Fit:
         due = (epoch + 1) % settings.check_val_every_n_epoch == 0 or epoch + 1 == settings.max_epochs
         score: Score | None = None
         improved = plot = False
-        samples: list[figures.Sample] = []
+        drawn: list[Item] = []
         if due:
-            measured, samples = self._validate()
+            measured, metrics, samples = self._validate()
             values |= measured
             score = run_score(values, self.config.objective)
             improved = self._take(epoch, score, values)
             plot = settings.plot_every_n_val_epochs > 0 and progress.validations % settings.plot_every_n_val_epochs == 0
             row |= measured
+            if improved:
+                drawn = self._figures("best", metrics, samples)
+            if plot:
+                drawn.append(Item(f"figures/samples-epoch{epoch + 1:04d}.png", self._panels(samples)))
             if score.value is not None:
                 row["score"] = score.value
         progress.history.append(row)
@@ -190,7 +196,7 @@ class Fit:
         )
         log.info("%s", line)
         if due:
-            self._snapshot(validated=epoch, improved=improved, figure=self._figures(samples, epoch, improved, plot))
+            self._snapshot(validated=epoch, improved=improved, figure=drawn)
         self._report()
 
     def _train_rest_of_epoch(self) -> None:
@@ -263,14 +269,14 @@ class Fit:
 
     # -- validation --------------------------------------------------------------------------------------------
 
-    def _validate(self) -> tuple[dict[str, float], list[figures.Sample]]:
-        """The val/ metrics, and the samples to draw."""
+    def _validate(self) -> tuple[dict[str, float], PixelMetrics, list[figures.Sample]]:
+        """The val/ metrics, what they were counted in, and the samples to draw."""
         metrics = PixelMetrics(self.device, self.data.labels, curves=True)
         samples: list[figures.Sample] = []
         batches = ordered_batches(self.splits.val, self.hp["batch_size"])[: self.config.trainer.limit_val_batches]
         for rows, x, y, probability in self._answers(batches, metrics):
             samples += self._samples(rows, x, y, probability)
-        return {f"val/{name}": value for name, value in metrics.compute().items()}, samples
+        return {f"val/{name}": value for name, value in metrics.compute().items()}, metrics, samples
 
     def _answers(
         self, batches: Sequence[Index], metrics: PixelMetrics
@@ -303,8 +309,12 @@ class Fit:
         self._loader = Loader(self.data, rows, self.device, self.config.trainer.num_workers)
         metrics = PixelMetrics(self.device, self.data.labels, curves=True)
         instances = InstanceMetrics(self.data.labels)
-        for _, _, y, probability in self._answers(ordered_batches(rows, self.hp["batch_size"]), metrics):
+        self._shown = figures.choose_rows(rows, self.data.metadata.empty)
+        samples: list[figures.Sample] = []
+        for of_batch, x, y, probability in self._answers(ordered_batches(rows, self.hp["batch_size"]), metrics):
             instances.update(probability, y)
+            samples += self._samples(of_batch, x, y, probability)
+        self._uploader.submit(self._figures("test", metrics, samples))
         values = metrics.compute() | instances.compute()
         progress.test = {f"test/{name}": value for name, value in values.items()}
         self._board.scalars(progress.test, progress.step)
@@ -341,14 +351,41 @@ class Fit:
         progress.wait += 1
         return False
 
-    def _figures(self, samples: list[figures.Sample], epoch: int, improved: bool, plot: bool) -> list[Item]:
-        if not samples or not (improved or plot):
-            return []
-        png = figures.sample_panels(
-            sorted(samples, key=lambda s: self._shown.index(s.row)), self.data.bands, self.data.labels
-        )
-        items = [Item("figures/samples-best.png", png)] if improved else []
-        return items + ([Item(f"figures/samples-epoch{epoch + 1:04d}.png", png)] if plot else [])
+    # -- figures -----------------------------------------------------------------------------------------------
+
+    def _first_figures(self) -> list[Item]:
+        """What can be seen before the first step: where the parts lie, and what augmentation does to a batch."""
+        items, metadata = [], self.data.metadata
+        if metadata.outlines is not None:
+            parts = self.splits.parts(len(self.data))
+            png = plots.splits_map(centres(metadata.outlines), parts)
+            items = [Item("figures/splits.png", png)] if png is not None else []
+        if self.hp["augment"] and self.progress.step == 0:
+            items.append(Item("figures/augmented.png", self._augmented_panels()))
+        return items
+
+    def _augmented_panels(self) -> bytes:
+        """The first batch as it is, and as the first step sees it."""
+        rows = epoch_batches(self.splits.train, self.hp["batch_size"], self.config.seed, 0)[0]
+        (x, y), *_ = self._loader.batches([rows])
+        torch.manual_seed(_step_seed(self.config.seed, 0))
+        new_x, new_y = self._augment(x, y)
+        before, after = (x.cpu().numpy(), y.cpu().numpy()), (new_x.cpu().numpy(), new_y.cpu().numpy())
+        return figures.augmented_panels(before, after, rows, self.data.bands, self.data.labels)
+
+    def _figures(self, name: str, metrics: PixelMetrics, samples: list[figures.Sample]) -> list[Item]:
+        """What an evaluation looks like."""
+        labels = self.data.labels
+        return [
+            Item(f"figures/samples-{name}.png", self._panels(samples)),
+            Item(f"figures/roc-{name}.png", plots.roc(metrics.histograms, labels)),
+            Item(f"figures/precision-recall-{name}.png", plots.precision_recall(metrics.histograms, labels)),
+            Item(f"figures/confusion-{name}.png", plots.confusion(metrics.confusion, labels)),
+        ]
+
+    def _panels(self, samples: list[figures.Sample]) -> bytes:
+        in_order = sorted(samples, key=lambda sample: self._shown.index(sample.row))
+        return figures.sample_panels(in_order, self.data.bands, self.data.labels)
 
     # -- checkpoints -------------------------------------------------------------------------------------------
 

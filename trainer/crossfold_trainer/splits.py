@@ -30,12 +30,14 @@ REGION_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Metadata:
-    """The columns of metadata.parquet that splits depend on, one value a patch."""
+    """The columns of metadata.parquet that are used, one value a patch; splits depend on all but the outlines."""
 
     empty: NDArray[np.bool_]
     """No pixel of the patch is 1."""
     region: NDArray[np.str_] | None = None
     sample_id: NDArray[np.str_] | None = None
+    outlines: tuple[bytes | None, ...] | None = None
+    """Where patches lie (column geometry, well-known binary)."""
 
 
 @dataclass(frozen=True)

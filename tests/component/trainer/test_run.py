@@ -20,6 +20,7 @@ from pyarrow import parquet
 
 from crossfold_trainer import fit
 from crossfold_trainer.__main__ import run_to_exit
+from crossfold_trainer.contract import hyperparameters as hp
 from crossfold_trainer.contract.config import CONFIG_VARIABLE, TERMINATION_VARIABLE, RunConfig, with_digest
 from crossfold_trainer.contract.exits import Exit
 from crossfold_trainer.contract.metrics import METRICS, TEST_METRICS
@@ -125,7 +126,13 @@ def folder_of(config: RunConfig) -> Path:
 
 
 def test_a_process_leaves_everything_and_repeats_its_result(data: Path, tmp_path: Path, attempts: Attempts) -> None:
-    config = config_for(data, tmp_path / "a", tracking={"tensorboard": True}, trainer={"plotEveryNValEpochs": 2})
+    config = config_for(
+        data,
+        tmp_path / "a",
+        tracking={"tensorboard": True},
+        trainer={"plotEveryNValEpochs": 2},
+        hyperparameters={"augment": ["HorizontalFlip"]},
+    )
     ended = attempts.ended(attempts.process(config))
     message = result(ended)
     lines = [line for line in ended.output.splitlines() if line.startswith("epoch ")]
@@ -137,9 +144,10 @@ def test_a_process_leaves_everything_and_repeats_its_result(data: Path, tmp_path
     assert {name for name in found if not name.startswith("events.out.tfevents")} == {
         "config.json", "hparams.yaml", "metrics.csv", "splits.parquet", "environment.json", "log.txt", "result.json",
         "checkpoints/best.ckpt", "checkpoints/last.ckpt", "checkpoints/previous.ckpt",
-        "figures/samples-best.png", "figures/samples-epoch0002.png",
+        "figures/samples-best.png", "figures/samples-epoch0002.png", "figures/splits.png", "figures/augmented.png",
+        "figures/roc-best.png", "figures/precision-recall-best.png", "figures/confusion-best.png",
     }  # fmt: skip
-    assert len(found) == 13
+    assert len(found) == 18
     assert RunConfig.model_validate_json((folder / "config.json").read_text()) == config
     assert RunResult.model_validate_json((folder / "result.json").read_text()) == message
     assert message.outcome is Outcome.TRAINED
@@ -443,6 +451,8 @@ def test_the_kept_epoch_is_measured_on_the_test_part(data: Path, tmp_path: Path,
     assert tested["JaccardIndex"] == pytest.approx((answer & yes).sum() / ((answer | yes) & valid).sum(), abs=1e-6)
     assert tested["Accuracy"] == pytest.approx((answer == yes)[valid].mean(), abs=1e-6)
     assert not any(name.startswith("test/") for name in got.values)
+    drawn = {path.stem for path in (folder_of(config) / "figures").iterdir()}
+    assert {"samples-test", "roc-test", "precision-recall-test", "confusion-test"} <= drawn
 
 
 def test_sigterm_during_the_test_leaves_the_test_to_the_next_attempt(
@@ -462,8 +472,8 @@ def test_sigterm_during_the_test_leaves_the_test_to_the_next_attempt(
 def test_a_run_starts_from_another_runs_weights_with_hyperparameters_of_its_own(
     data: Path, tmp_path: Path, attempts: Attempts
 ) -> None:
-    first = config_for(data, tmp_path / "a", trainer={"maxEpochs": 1})
-    result(attempts.here(first))
+    first = config_for(data, tmp_path / "a", trainer={"maxEpochs": 4})
+    assert result(attempts.here(first)).stable
     start = str(folder_of(first) / "checkpoints/best.ckpt")
     slow = {"hyperparameters": {"learning_rate": 1e-12}}
     trainer = {"maxEpochs": 1, "weightsFromCheckpoint": start}
@@ -472,9 +482,9 @@ def test_a_run_starts_from_another_runs_weights_with_hyperparameters_of_its_own(
     names = [name for name in weights(folder_of(first)) if name.endswith("weight")]
     one, other = weights(folder_of(first)), weights(folder_of(second))
     assert all(torch.allclose(one[name], other[name], atol=1e-9) for name in names)
-    alone = config_for(data, tmp_path / "c", trainer={"maxEpochs": 1}, **slow)
-    result(attempts.here(alone))
-    assert not all(torch.allclose(one[name], weights(folder_of(alone))[name], atol=1e-9) for name in names)
+    torch.manual_seed(second.seed)
+    fresh = build_model(hp.resolve(second.hyperparameters), 3).state_dict()
+    assert not any(torch.allclose(one[name], fresh[name], atol=1e-9) for name in names if one[name].dim() == 4)
 
     other_bands = config_for(data, tmp_path / "d", trainer=trainer, hyperparameters={"bands": ["nir", "red", "green"]})
     said = failure(attempts.here(other_bands), Exit.CONFIG, FailureClass.CONFIG)
