@@ -135,7 +135,7 @@ class Fit:
             raise ConfigError(
                 "trainer.deterministic",
                 f"{str(error).split(NO_DETERMINISTIC_KERNEL)[0].strip()} has no deterministic kernel: set it to false,"
-                " or choose another model_arch",
+                " or choose another model_arch or trainer.loss",
             ) from error
         except ValueError as error:
             if "Expected more than 1 value per channel" not in str(error):

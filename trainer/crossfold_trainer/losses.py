@@ -168,9 +168,10 @@ def _lovasz_slope(truth: Tensor) -> Tensor:
 
     Berman, Triki and Blaschko 2018, algorithm 1.
     """
-    positives = truth.sum(1, keepdim=True)
-    intersection = positives - truth.cumsum(1)
-    union = positives + (1 - truth).cumsum(1)
+    counted = truth.long()  # whole numbers add up exactly, and deterministically on a GPU too
+    positives = counted.sum(1, keepdim=True)
+    intersection = positives - counted.cumsum(1)
+    union = positives + (1 - counted).cumsum(1)
     jaccard = 1 - intersection / union.clamp(min=1)
     return torch.cat([jaccard[:, :1], jaccard.diff(dim=1)], dim=1)
 

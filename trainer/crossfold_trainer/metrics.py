@@ -59,8 +59,8 @@ class PixelMetrics:
         self._confusion = torch.zeros(n * n, dtype=torch.int64, device=device)
         self._loss = torch.zeros(2, dtype=torch.float64, device=device)  # sum over valid pixels, their number
         self._curve = (
-            torch.zeros(labels.outputs * 2 * BINS, dtype=torch.int64, device=device) if curves else None
-        )  # (classes, negative and positive, thresholds reached)
+            torch.zeros(labels.outputs, 2 * BINS, dtype=torch.int64, device=device) if curves else None
+        )  # (classes, negatives by thresholds reached and then positives)
         self._thresholds = torch.linspace(0, 1, N_THRESHOLDS, device=device)
 
     def update(self, probability: Tensor, y: Tensor, loss: LossSum) -> None:
@@ -71,14 +71,11 @@ class PixelMetrics:
         _count(self._confusion, (label * len(labels.names) + answers(probability, labels)).where(valid, -1))
         self._loss += torch.stack([loss.total.detach().double(), loss.pixels.double()])
         if self._curve is not None:
-            reached = torch.bucketize(probability.nan_to_num(nan=0.0), self._thresholds, right=True)
-            if labels.binary:
-                bins = reached + BINS * (label == 1)
-            else:
-                own = torch.arange(labels.outputs, device=y.device).view(1, -1, 1, 1)
-                bins = reached + BINS * (label.unsqueeze(1) == own) + 2 * BINS * own  # (B, K, H, W)
-                valid = valid.unsqueeze(1)
-            _count(self._curve, bins.where(valid, -1))
+            # One class at a time: bins of all would be the largest tensor of a validation.
+            classes = [(1, probability)] if labels.binary else list(enumerate(probability.unbind(1)))
+            for counts, (k, own) in zip(self._curve, classes, strict=True):
+                reached = torch.bucketize(own.nan_to_num(nan=0.0), self._thresholds, right=True)
+                _count(counts, (reached + BINS * (label == k)).where(valid, -1))
 
     def compute(self) -> dict[str, float]:
         """Every metric by the name that the contract gives it."""

@@ -118,10 +118,13 @@ def check_folds(positive: NDArray[np.bool_], groups: NDArray[np.str_] | None, me
 def _check_positives(folds: Sequence[Fold], positive: NDArray[np.bool_], method: FoldMethod) -> list[str]:
     bare = [str(i) for i, (_, val) in enumerate(folds) if not positive[val].any()]
     untaught = [str(i) for i, (train, _) in enumerate(folds) if not positive[train].any()]
-    if not bare and not untaught:
+    text = "; ".join(
+        f"fold {', '.join(which)} has no patch with positive pixels in its {part} part"
+        for which, part in ((bare, "validation"), (untaught, "train"))
+        if which
+    )
+    if not text:
         return []
-    part = "validation" if bare else "train"
-    text = f"fold {', '.join(bare or untaught)} has no patch with positive pixels in its {part} part"
     if method is FoldMethod.K_FOLD and not untaught:
         return [f"{text}: its runs cannot be scored (foldMethod Stratified or RegionStratified avoids that)"]
     raise ConfigError("crossValidation.foldMethod", f"{text}: lower folds or choose Stratified or RegionStratified")

@@ -120,6 +120,27 @@ def test_golden_test_parts(data: dict[str, Any], test: list[int], val: list[int]
     assert not set(splits.test) & set(splits.train)
 
 
+GOLDEN_RUN = ([2, 3, 5, 8, 12, 13, 15, 17, 22, 23], [4, 7, 11, 16, 20], [0, 1, 9, 18, 21])
+GOLDEN_DIGEST = "fbced6f6eea0857778423c04e91af9fccce4b6818b8166f210484bf4e02f12ab"
+"""Checkpoints carry it: a change of it makes them unreadable."""
+
+
+def test_a_sample_split_sets_whole_samples_aside() -> None:
+    config = run_config("d", "a", data={"split": {"method": "Sample", "values": ["s1", "s3"]}})
+    splits = make_splits(table(), config, batch_size=2)
+    assert splits.test.tolist() == [*range(6, 12), *range(18, 24)]
+    assert sorted([*splits.train, *splits.val]) == [*range(6), *range(12, 18)]
+
+
+def test_subsample_comes_first_then_the_test_part_then_folds() -> None:
+    """Golden: the rows of one run through all three."""
+    data = {"subsample": 20, "split": {"method": "Random", "testFraction": 0.25}}
+    splits = make_splits(table(), run_config("d", "a", data=data, foldMethod="Stratified", seed=21), batch_size=2)
+    assert (splits.train.tolist(), splits.val.tolist(), splits.test.tolist()) == GOLDEN_RUN
+    assert splits.digest(24) == GOLDEN_DIGEST
+    assert list(splits.parts(24)).count("unused") == 4
+
+
 def test_subsample_draws_what_pandas_draws() -> None:
     splits = make_splits(table(), run_config("d", "a", data={"subsample": 12}), batch_size=2)
     drawn = pd.DataFrame({"row": range(24)}).sample(12, random_state=42).index
@@ -134,6 +155,21 @@ def test_random_test_part_is_redrawn_until_it_holds_a_positive() -> None:
     splits = make_splits(metadata, config, batch_size=2)
     assert len(splits.test) == 4
     assert {7, 23} & set(splits.test.tolist())
+
+
+def test_a_random_test_part_that_never_holds_a_positive_is_refused() -> None:
+    metadata = Metadata(empty=np.arange(3000) != 1234)
+    config = run_config(
+        "d", "a", foldMethod="None", folds=1, data={"split": {"method": "Random", "testFraction": 0.0003}}
+    )
+    with pytest.raises(ConfigError, match=r"none of 100 random test parts of 1 patches holds one of the 1 patches"):
+        make_splits(metadata, config, batch_size=2)
+
+
+def test_a_contiguous_fold_without_a_positive_to_train_on_is_refused() -> None:
+    config = run_config("d", "a", foldMethod="KFold", fold=0, folds=2)
+    with pytest.raises(ConfigError, match="fold 0 has no patch with positive pixels in its train part"):
+        make_splits(Metadata(np.arange(24) > 3), config, batch_size=2)
 
 
 def test_digest_follows_membership() -> None:

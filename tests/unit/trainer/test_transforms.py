@@ -1,11 +1,14 @@
 """Augmentations: masks move with images, ignored pixels stay, values stay in range, seeds repeat."""
 
+import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from crossfold_trainer.contract.hyperparameters import AUGMENTATIONS
 from crossfold_trainer.transforms import compose
+from tests.unit.trainer.test_step import NoReading
 
 MOVES = ("HorizontalFlip", "VerticalFlip", "RandomRotate90", "D4")
 RECOLOURS = tuple(name for name in AUGMENTATIONS if name not in MOVES)
@@ -103,6 +106,78 @@ def test_a_seed_repeats(name: str) -> None:
     assert torch.equal(one[1], again[1])
     if name != "Posterize":
         assert not torch.equal(one[0], other[0])
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_nothing_waits_for_the_device(name: str) -> None:
+    x, y = batch(n=4)
+    with NoReading():
+        augmented([name], x, y)
+
+
+def touched_pairs(name: str, low: float = 0.0, high: float = 1.0) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Patches without ignored pixels that an augmentation has changed: before and after, (C, H, W)."""
+    x = low + (high - low) * torch.rand(64, 3, 12, 10, generator=torch.Generator().manual_seed(3))
+    new, _ = augmented([name], x, torch.zeros(64, 12, 10, dtype=torch.uint8))
+    return [(a.numpy(), b.numpy()) for a, b in zip(x, new, strict=True) if not torch.equal(a, b)]
+
+
+def test_a_blur_is_the_mean_of_3_5_or_7_pixels_around() -> None:
+    sizes = set()
+    for before, after in touched_pairs("Blur"):
+        means = {n: ndimage.uniform_filter(before, (1, n, n), mode="mirror") for n in (3, 5, 7)}
+        fits = [n for n, mean in means.items() if np.allclose(mean, after, atol=1e-5)]
+        assert len(fits) == 1
+        sizes.update(fits)
+    assert sizes == {3, 5, 7}
+
+
+def test_brightness_and_contrast_are_one_line_for_all_bands_within_a_fifth() -> None:
+    slopes, shifts = [], []
+    for before, after in touched_pairs("RandomBrightnessContrast", 0.3, 0.6):  # so that nothing is cut off
+        slope, shift = np.polyfit(before.ravel(), after.ravel(), 1)
+        assert np.allclose(slope * before + shift, after, atol=1e-5)
+        slopes.append(slope - 1)
+        shifts.append(shift)
+    for drawn in (slopes, shifts):
+        assert max(map(abs, drawn)) <= 0.2 + 1e-5
+        assert min(drawn) < -0.1
+        assert max(drawn) > 0.1
+
+
+def test_noise_is_one_factor_a_patch_within_a_tenth() -> None:
+    factors = []
+    for before, after in touched_pairs("MultiplicativeNoise", 0.2, 0.8):
+        ratio = after / before
+        assert np.ptp(ratio) < 1e-5
+        factors.append(float(ratio.mean()))
+    assert 0.9 - 1e-5 <= min(factors) < 0.95
+    assert 1.05 < max(factors) <= 1.1 + 1e-5
+
+
+def test_turns_are_quarters_either_way_and_halves() -> None:
+    x, y = batch(n=200)
+    new = augmented(["RandomRotate90"], x, y)[0][:, 0].numpy()
+    turned = [np.rot90(x[0, 0].numpy(), k) for k in range(4)]
+    counts = [sum(np.array_equal(image, one) for image in new) for one in turned]
+    assert sum(counts) == 200
+    assert counts[0] > 90  # half of them untouched, and a quarter of the rest
+    assert min(counts[1:]) > 10
+
+
+def test_two_of_the_three_moves_stay_what_they_are() -> None:
+    x, y = batch(n=300)
+    seen = {tuple(image.flatten().tolist()) for image in augmented(["HorizontalFlip", "VerticalFlip"], x, y)[0][:, 0]}
+    assert len(seen) == 4
+
+
+def test_masks_of_many_classes_keep_their_values() -> None:
+    y = torch.arange(36, dtype=torch.uint8).view(1, 6, 6).expand(16, -1, -1).contiguous() * 7
+    x = y.float().unsqueeze(1) / 255
+    torch.manual_seed(0)
+    new_x, new_y = compose(["D4", "RandomRotate90"], ignore=255)(x, y)
+    assert new_y.dtype == torch.uint8
+    assert torch.equal(new_x[:, 0], new_y.float() / 255)
 
 
 def test_tiny_patches_can_be_blurred() -> None:
