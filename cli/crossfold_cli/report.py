@@ -83,10 +83,11 @@ def _tune(root: Obj, status: Obj, go_on: str) -> list[str]:
         counted.append(f"{runs.get('skipped', 0)} not needed ({saved} saved)")
     lines = [_row("trials", ", ".join(counted))]
     if best is not None:
+        parameters = ", ".join(f"{p['name']}={value_text(p.get('value'))}" for p in best.get("parameters", ()))
         lines += [
             _row("best", f"trial {best['trial']}, {best['crossValidation']}"),
             _row("score", _score(best["score"], best.get("std"), root["spec"]["objective"])),
-            _row("parameters", ", ".join(f"{k}={value_text(v)}" for k, v in best.get("parameters", {}).items())),
+            _row("parameters", parameters),
             _row("artifacts", best.get("artifactUri", "")),
         ]
         if status.get("phase") == TunePhase.COMPLETE and not status.get("search", {}).get("exhausted"):

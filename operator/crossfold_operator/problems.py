@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
+from crossfold_operator.api.algorithm import AlgorithmName
 from crossfold_operator.api.crossvalidation import CrossValidationSpec
 from crossfold_operator.api.fields import NamedValue
 from crossfold_operator.api.trainrun import TrainRunSpec
-from crossfold_operator.api.tune import AlgorithmName, TuneSpec
-from crossfold_operator.search.space import space_of, value_problems
+from crossfold_operator.api.tune import TuneSpec
+from crossfold_operator.search.space import space_of
+from crossfold_operator.search.validity import search_problems
 from crossfold_trainer.contract.hyperparameters import canonical_name, name_problem, value_problem
 from crossfold_trainer.contract.scoring import score_range
 
@@ -45,7 +47,8 @@ def of_values(values: Sequence[NamedValue], path: str) -> list[str]:
 def of_spec(spec: TuneSpec | CrossValidationSpec | TrainRunSpec) -> list[str]:
     """Everything wrong with a spec, in words that name the field and the remedy; empty when it can be acted on."""
     if isinstance(spec, TuneSpec):
-        found = [*value_problems(spec.parameters), *of_values(spec.fixed, "spec.fixed"), *_of_target(spec)]
+        searched = search_problems(spec.parameters, spec.algorithm, spec.initial_trials)
+        found = [*searched, *of_values(spec.fixed, "spec.fixed"), *_of_target(spec)]
     else:
         found = of_values(spec.hyperparameters, "spec.hyperparameters")
     return found[:MAX_PROBLEMS] or _stale(spec)

@@ -105,6 +105,15 @@ def loss_sum(*terms: Obj) -> Obj:
     return {"trainer": {"loss": "Sum", "lossSum": list(terms)}}
 
 
+def algorithm(name: str, **settings: float) -> Obj:
+    return {"algorithm": {"name": name, "settings": settings}}
+
+
+def initial(*trials: tuple[str, Any]) -> Obj:
+    """Trials to ask first, each with one value."""
+    return {"initialTrials": [{"parameters": [{"name": name, "value": value}]} for name, value in trials]}
+
+
 CV, RUN = Kind.CROSS_VALIDATION, Kind.TRAIN_RUN
 ACCEPTED, SCHEMA, RULE, VALID, STRICT = Layer.ACCEPTED, Layer.SCHEMA, Layer.RULE, Layer.VALID, Layer.STRICT
 STOPPING = {
@@ -132,6 +141,7 @@ CASES = [
                 {"name": "batch_size", "type": "Int", "min": 4, "max": 16, "step": 4},
                 {"name": "augment", "type": "Categorical", "values": [[], ["D4"], ["HorizontalFlip", "Blur"]]},
                 {"name": "x-anything", "type": "Categorical", "values": [1, "a", True, {"b": [2]}]},
+                {"name": "x-momentum", "type": "Float", "min": 0.5, "max": 0.999, "scale": "ReverseLog"},
             ]
         },
     ),
@@ -141,6 +151,25 @@ CASES = [
         spec=parameter(name="model_encoder_weights", type="Categorical", min=None, max=None, values=[NULL, "imagenet"]),
     ),
     Case("grid", ACCEPTED, spec={"algorithm": {"name": "Grid"}, **parameter(step=1e-3)}),
+    Case("settings of TPE", ACCEPTED, spec=algorithm("TPE", startupTrials=20, candidates=48)),
+    Case("settings of CMA-ES", ACCEPTED, spec={**algorithm("CMAES", populationSize=8, sigma=0.3), **parameter()}),
+    Case("settings of GP", ACCEPTED, spec=algorithm("GP", startupTrials=5)),
+    Case("Sobol", ACCEPTED, spec=algorithm("Sobol")),
+    Case(
+        "initial trials",
+        ACCEPTED,
+        spec={**initial(("learning-rate", 1e-3)), **parameter(name="learning_rate", scale="Log")},
+    ),
+    Case(
+        "initial null",
+        ACCEPTED,
+        spec={
+            **initial(("model_encoder_weights", NULL)),
+            **parameter(
+                name="model_encoder_weights", type="Categorical", min=None, max=None, values=[NULL, "imagenet"]
+            ),
+        },
+    ),
     Case("unknown metric with a direction", ACCEPTED, spec=metrics({"name": "val/Mine", "direction": "Minimize"})),
     Case(
         "combined metrics",
@@ -310,7 +339,17 @@ CASES = [
     Case("too many workers", SCHEMA, "less than or equal to 64", {"trainer": {"numWorkers": 65}}),
     Case("unknown precision", SCHEMA, '"Auto", "FP32", "BF16Mixed", "FP16Mixed"', {"trainer": {"precision": "bf16"}}),
     Case("no gradients", SCHEMA, "greater than or equal to 1", {"trainer": {"accumulateGradBatches": 0}}),
-    Case("unknown algorithm", SCHEMA, 'supported values: "TPE", "Random", "Grid"', {"algorithm": {"name": "Bayes"}}),
+    Case(
+        "unknown algorithm",
+        SCHEMA,
+        'supported values: "TPE", "Random", "Grid", "Sobol"',
+        {"algorithm": {"name": "Bayes"}},
+    ),
+    Case(
+        "a setting that is no number", SCHEMA, "must be of type number", {"algorithm": {"settings": {"sigma": "wide"}}}
+    ),
+    Case("initial trial without parameters", SCHEMA, "at least 1 items", {"initialTrials": [{"parameters": []}]}),
+    Case("too many initial trials", SCHEMA, "must have at most 100", initial(*[("batch_size", 4)] * 101)),
     Case("negative search seed", SCHEMA, "greater than or equal to 0", {"algorithm": {"seed": -1}}),
     Case("suspend a text", SCHEMA, 'must be of type boolean: "string"', {"suspend": "yes"}),
     Case("too many crashes", SCHEMA, "less than or equal to 20", {"retries": {"crash": 21}}),
@@ -369,6 +408,48 @@ CASES = [
         "int with a fraction", RULE, "Int needs whole numbers", parameter(name="batch_size", type="Int", min=1.5, max=8)
     ),
     Case("int beyond integers", RULE, "spec.parameters[0]", parameter(name="x-a", type="Int", min=1, max=1e300)),
+    Case(
+        "reverse log up to one",
+        RULE,
+        "scale ReverseLog is for Float, needs max below 1 and takes no step",
+        parameter(name="x-a", min=0.5, max=1, scale="ReverseLog"),
+    ),
+    Case(
+        "reverse log with a step",
+        RULE,
+        "scale ReverseLog is for Float",
+        parameter(name="x-a", min=0.5, max=0.9, step=0.1, scale="ReverseLog"),
+    ),
+    Case(
+        "reverse log of integers",
+        RULE,
+        "scale ReverseLog is for Float",
+        parameter(name="x-a", type="Int", min=-5, max=0, scale="ReverseLog"),
+    ),
+    Case(
+        "unknown setting",
+        RULE,
+        "algorithm TPE has the settings startupTrials (a whole number from 1 to 1000) and candidates",
+        algorithm("TPE", startups=20),
+    ),
+    Case("setting of another algorithm", RULE, "algorithm GP has the settings startup", algorithm("GP", sigma=0.5)),
+    Case("setting of none", RULE, "algorithm Random has no settings", algorithm("Random", candidates=5)),
+    Case("setting too large", RULE, "sigma must be a number from 0.001 to 1", algorithm("CMAES", sigma=1.5)),
+    Case(
+        "setting with a fraction",
+        RULE,
+        "setting populationSize must be a whole number from 4 to 1000",
+        algorithm("CMAES", populationSize=8.5),
+    ),
+    Case(
+        "nothing to evolve",
+        RULE,
+        "algorithm CMAES needs a Float or Int parameter",
+        {
+            **algorithm("CMAES"),
+            **parameter(name="model_encoder", type="Categorical", min=None, max=None, values=["resnet18", "resnet34"]),
+        },
+    ),
     Case(
         "grid over a range",
         RULE,
@@ -518,6 +599,30 @@ CASES = [
     Case("a target beyond the metric", VALID, "spec.target: a score is at most 1", {"target": 80}),
     Case("a target below the metric", VALID, "spec.target: a score is at least 0", {"target": -0.1}),
     Case("integers that JSON cannot tell apart", VALID, "2^53", parameter(name="x-a", type="Int", min=0, max=2**60)),
+    Case(
+        "initial value outside its range",
+        VALID,
+        "spec.initialTrials[1].parameters[0]: 'learning_rate' must be a number from 1e-05 to 0.01, not 0.5: change it",
+        {**initial(("learning_rate", 1e-3), ("learning_rate", 0.5)), **parameter()},
+    ),
+    Case(
+        "initial value of no parameter",
+        VALID,
+        "spec.initialTrials[0].parameters[0]: 'gamma' is no parameter of the search: use learning_rate",
+        {**initial(("gamma", 0.9)), **parameter()},
+    ),
+    Case(
+        "initial trial twice",
+        VALID,
+        "spec.initialTrials[1]: is initialTrials[0] once more",
+        {**initial(("learning_rate", 1e-3), ("learning-rate", 1e-3)), **parameter()},
+    ),
+    Case(
+        "too near to one",
+        VALID,
+        "cannot be told apart",
+        parameter(name="x-a", min=0.5, max=1 - 1e-12, scale="ReverseLog"),
+    ),
     # Strict
     Case("unknown field", STRICT, 'unknown field "spec.maxTrial"', {"maxTrial": 5}),
     Case(
@@ -579,7 +684,12 @@ FROZEN: dict[Kind, dict[str, list[Obj]]] = {
             {"parameters": [{"name": "model_encoder", "type": "Categorical", "values": ["resnet18", "resnet50"]}]},
         ],
         "spec.fixed": [{"fixed": [{"name": "gamma", "value": 0.5}]}, {"fixed": []}],
-        "spec.algorithm": [{"algorithm": {"seed": 7}}, {"algorithm": {"name": "TPE"}}],
+        "spec.algorithm": [
+            {"algorithm": {"seed": 7}},
+            {"algorithm": {"name": "TPE"}},
+            {"algorithm": {"name": "TPE", "settings": {"candidates": 5}}},
+        ],
+        "spec.initialTrials": [initial(("model_encoder", "resnet18"))],
         "spec.racing.enabled": [{"racing": {"enabled": False}}],
         "spec.racing.warmupTrials": [{"racing": {"warmupTrials": 9}}],
         "spec.racing.minDelta": [{"racing": {"minDelta": 0.1}}],

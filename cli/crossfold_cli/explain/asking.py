@@ -3,9 +3,10 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 from crossfold_cli.explain.past import Past, Seen, known_at
-from crossfold_operator.api.tune import AlgorithmName
+from crossfold_operator.api.algorithm import SETTINGS, AlgorithmName
 from crossfold_operator.observe.trials import Trial
 from crossfold_operator.plan.tune import history
 from crossfold_operator.search.history import Trial as Told
@@ -15,8 +16,9 @@ from crossfold_operator.search.space import space_of
 from crossfold_operator.status.tune import ranking
 from crossfold_trainer.contract.scoring import score_direction
 
-STARTUP = 10
-"""Trials with a score before TPE's model is asked."""
+STARTUP = int(SETTINGS[AlgorithmName.TPE]["startupTrials"].default or 0)
+"""Trials that say something before TPE's model is asked, where the Tune does not set it."""
+_LEARNING = (AlgorithmName.TPE, AlgorithmName.CMAES, AlgorithmName.GP)
 _GOOD_SHARE = 0.1
 _MOST_GOOD = 25
 """Share and greatest number of the trials that TPE models as good (Optuna's default_gamma)."""
@@ -31,7 +33,7 @@ class Asking:
         sampler: what chose them, with its version.
         how: in what phase it was, in a sentence.
         informed_by: numbers of the ended trials that the sampler learned from.
-        running: numbers of the trials that were under way.
+        running: numbers of the trials that were under way, where the sampler minds them.
         good: numbers of the trials that the sampler held to be good, best first (TPE's model).
         best: number and score of the best complete trial then.
         reproduced: whether the sampler, asked once more with this history, chooses the same.
@@ -51,23 +53,22 @@ def asking(past: Past, seen: Seen) -> Asking:
 
     Of several histories that its times allow, the one counts that leads to what it got.
     """
-    number = seen.trial.number
+    number, name = seen.trial.number, past.spec.algorithm.name
     answers = known_at(past, number)
     known = next((answer for answer in answers if _replayed(past, seen.trial, answer)), None)
     chosen = answers[0] if known is None else known
     told = history(chosen, number)
     telling = _telling(past, told)
     order = ranking(past.spec.objective, chosen)
-    learns = past.spec.algorithm.name is AlgorithmName.TPE
-    modelled = learns and len(telling) >= STARTUP
+    modelled = name in _LEARNING and len(telling) >= _startup(past)
     running = tuple(trial.number for trial in told if trial.state is TrialState.RUNNING)
-    good = min(_MOST_GOOD, math.ceil(_GOOD_SHARE * (len(telling) + len(running)))) if modelled else 0
+    good = min(_MOST_GOOD, math.ceil(_GOOD_SHARE * (len(telling) + len(running))))
     return Asking(
         sampler=sampler_name(past.spec.algorithm),
         how=_how(past, number, len(telling)),
         informed_by=tuple(telling) if modelled else (),
-        running=running if learns else (),
-        good=tuple(trial.number for trial in order[:good]),
+        running=running if name in _LEARNING else (),
+        good=tuple(trial.number for trial in order[:good]) if modelled and name is AlgorithmName.TPE else (),
         best=(order[0].number, order[0].score or 0.0) if order else None,
         reproduced=known is not None,
     )
@@ -77,7 +78,8 @@ def _replayed(past: Past, trial: Trial, known: Sequence[Trial]) -> bool:
     """Whether the sampler chooses what the trial has."""
     spec = past.spec
     told = history(known, trial.number)
-    answer = ask(spec.parameters, spec.algorithm, score_direction(spec.objective), told, trial.number)
+    direction = score_direction(spec.objective)
+    answer = ask(spec.parameters, spec.algorithm, direction, told, trial.number, initial=spec.initial_trials)
     space = space_of(spec.parameters)
     return answer is not None and space.point(answer) == space.point(trial.parameters)
 
@@ -88,15 +90,35 @@ def _telling(past: Past, told: Sequence[Told]) -> list[int]:
     return [trial.number for trial in told if trial.state in _TELLING and space.point(trial.parameters) is not None]
 
 
+def _startup(past: Past) -> int:
+    """Trials that say something before the model is asked."""
+    match past.spec.algorithm.name:
+        case AlgorithmName.TPE | AlgorithmName.GP:
+            return int(past.spec.algorithm.setting("startupTrials") or 0)
+        case _:
+            return 1
+
+
 def _how(past: Past, number: int, telling: int) -> str:
     algorithm = past.spec.algorithm
+    if number < len(past.spec.initial_trials):
+        return f"as spec.initialTrials[{number}] says, which are asked first; what it leaves open was chosen"
     match algorithm.name:
-        case AlgorithmName.TPE if telling < STARTUP:
-            return f"at random: the model needs {STARTUP} ended trials to learn from, and had {telling}"
-        case AlgorithmName.TPE:
+        case AlgorithmName.TPE if telling < _startup(past):
+            return f"at random: the model needs {_startup(past)} ended trials to learn from, and had {telling}"
+        case AlgorithmName.GP if telling < _startup(past):
+            needed = _startup(past)
+            return f"from a Sobol sequence: the model needs {needed} ended trials to learn from, and had {telling}"
+        case AlgorithmName.TPE | AlgorithmName.GP:
             return f"by the model, which {telling} ended trials informed"
+        case AlgorithmName.CMAES:
+            return f"from the generation that {telling} ended trials led to"
+        case AlgorithmName.SOBOL:
+            return f"the next point of the Sobol sequence of the seed {algorithm.seed}, whatever the others scored"
         case AlgorithmName.RANDOM:
             return f"at random, by the seed {algorithm.seed} and the trial's number alone"
         case AlgorithmName.GRID:
             size = space_of(past.spec.parameters).size
             return f"cell {number + 1} of {size} in the order of the seed {algorithm.seed}, whatever the others scored"
+        case _:
+            assert_never(algorithm.name)

@@ -21,7 +21,14 @@ TITLE = "Katib Experiment"
 KIND = "Experiment"
 API_VERSION = "kubeflow.org/v1beta1"
 
-_ALGORITHMS = {"random": "Random", "grid": "Grid", "tpe": "TPE", "multivariate-tpe": "TPE"}
+_ALGORITHMS = {
+    "random": "Random",
+    "grid": "Grid",
+    "tpe": "TPE",
+    "multivariate-tpe": "TPE",
+    "cmaes": "CMAES",
+    "sobol": "Sobol",
+}
 _SEED = "random_state"
 _TYPES = ("double", "int", "discrete", "categorical")
 _SCALES = {"": "", "unknown": "", "uniform": "", "logUniform": "Log"}

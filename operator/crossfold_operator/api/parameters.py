@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue
 
-from crossfold_operator.api.fields import ANY_JSON, KNOWN_NAME, HyperparameterName
+from crossfold_operator.api.fields import ANY_JSON, KNOWN_NAME, HyperparameterName, named_list
 from crossfold_trainer.contract.base import Model, Rule
 
 
@@ -22,6 +22,7 @@ class Scale(StrEnum):
 
     LINEAR = "Linear"
     LOG = "Log"
+    REVERSE_LOG = "ReverseLog"
 
 
 class ParameterSpec(Model):
@@ -36,9 +37,10 @@ class ParameterSpec(Model):
     max: float | None = None
     """Greatest value (Float, Int), inclusive."""
     scale: Scale | None = None
-    """Linear (default) or Log (Float, Int)."""
+    """Linear (default), Log (Float, Int: small values more often), or ReverseLog (Float: values near 1 more often, as
+    momenta need; 1 - value is log-uniform)."""
     step: Annotated[float, Field(gt=0)] | None = None
-    """Distance between values, counted from min (Float, Int); not with scale Log."""
+    """Distance between values, counted from min (Float, Int); not with scale Log or ReverseLog."""
     values: (
         Annotated[
             list[Annotated[JsonValue, Field(json_schema_extra=ANY_JSON)]],
@@ -63,9 +65,30 @@ class ParameterSpec(Model):
             "scale Log needs min above 0 and takes no step",
         ),
         Rule(
+            "!has(self.scale) || self.scale != 'ReverseLog' || (self.type == 'Float' && has(self.max)"
+            " && self.max < 1.0 && !has(self.step))",
+            "scale ReverseLog is for Float, needs max below 1 and takes no step",
+        ),
+        Rule(
             "self.type != 'Int' || ((!has(self.min) || self.min == double(int(self.min)))"
             " && (!has(self.max) || self.max == double(int(self.max)))"
             " && (!has(self.step) || self.step == double(int(self.step))))",
             "Int needs whole numbers for min, max and step",
         ),
     )
+
+
+class ParameterValue(Model):
+    """A parameter and its value."""
+
+    name: HyperparameterName
+    """Name of a parameter; '-' equals '_'."""
+    value: Annotated[JsonValue, Field(json_schema_extra=ANY_JSON)] = None
+    """Its value; null where there is none."""
+
+
+class InitialTrial(Model):
+    """A trial that is asked before the algorithm is."""
+
+    parameters: Annotated[list[ParameterValue], named_list(64), Field(min_length=1)]
+    """Its parameters; those that are left out are chosen by the algorithm."""

@@ -3,11 +3,11 @@
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, JsonValue
+from pydantic import Field
 
+from crossfold_operator.api.algorithm import AlgorithmSpec
 from crossfold_operator.api.crossvalidation import RootSpec
 from crossfold_operator.api.fields import (
-    ANY_JSON,
     MUTABLE,
     PARTLY_MUTABLE,
     Conditions,
@@ -19,29 +19,12 @@ from crossfold_operator.api.fields import (
     Usage,
     named_list,
 )
-from crossfold_operator.api.parameters import ParameterSpec
+from crossfold_operator.api.parameters import InitialTrial, ParameterSpec, ParameterValue
 from crossfold_operator.api.racing import RacingSpec
 from crossfold_operator.api.stopping import BudgetSpec, EarlyStoppingSpec
 from crossfold_operator.names import TunePhase
 from crossfold_trainer.contract.base import Model, Rule
 from crossfold_trainer.contract.config import ShortText
-
-
-class AlgorithmName(StrEnum):
-    """How parameters are chosen."""
-
-    TPE = "TPE"
-    RANDOM = "Random"
-    GRID = "Grid"
-
-
-class AlgorithmSpec(Model):
-    """How parameters are chosen."""
-
-    name: AlgorithmName = AlgorithmName.TPE
-    """TPE (multivariate, with the running trials taken into account), Random, or Grid (every cell once)."""
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 42
-    """Seed of the search: the same history gives the same parameters."""
 
 
 class TuneSpec(RootSpec):
@@ -53,6 +36,10 @@ class TuneSpec(RootSpec):
     """Hyperparameters that do not vary."""
     algorithm: AlgorithmSpec = AlgorithmSpec()
     """How parameters are chosen."""
+    initial_trials: Annotated[
+        list[InitialTrial], Field(max_length=100, json_schema_extra={"x-kubernetes-list-type": "atomic"})
+    ] = []
+    """Trials to ask first, in this order."""
     max_trials: Annotated[int, Field(ge=1, le=10_000, json_schema_extra=MUTABLE)] = 20
     """Trials to ask for. Set below the number asked, nothing new starts and what runs finishes."""
     max_failed_trials: Annotated[int, Field(ge=0, le=10_000, json_schema_extra=MUTABLE)] | None = None
@@ -74,6 +61,10 @@ class TuneSpec(RootSpec):
         Rule(
             "self.algorithm.name != 'Grid' || self.parameters.all(p, p.type == 'Categorical' || has(p.step))",
             "algorithm Grid needs every parameter to be Categorical or to have a step",
+        ),
+        Rule(
+            "self.algorithm.name != 'CMAES' || self.parameters.exists(p, p.type != 'Categorical')",
+            "algorithm CMAES needs a Float or Int parameter: use TPE where all are Categorical",
         ),
         Rule(
             "!has(self.fixed) || self.fixed.all(f, !self.parameters.exists(p,"
@@ -151,8 +142,8 @@ class TrialBrief(Model):
 class BestTrial(TrialBrief):
     """The trial with the best mean score."""
 
-    parameters: Annotated[dict[str, JsonValue], Field(json_schema_extra={"type": "object", **ANY_JSON})] = {}
-    """Its parameters."""
+    parameters: Annotated[list[ParameterValue], named_list(64)] = []
+    """Its parameters; one without a value is null."""
     metrics: Annotated[dict[str, MetricSummary], Field(max_length=64)] = {}
     """The objective's metrics over its runs."""
     artifact_uri: Annotated[str, Field(max_length=2048)] = ""

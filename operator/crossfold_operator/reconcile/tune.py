@@ -61,7 +61,7 @@ class TuneReconciler:
         direction = score_direction(spec.objective)
 
         def choose(history: Sequence[Any], number: int) -> dict[str, Any] | None:
-            return ask(spec.parameters, spec.algorithm, direction, history, number)
+            return ask(spec.parameters, spec.algorithm, direction, history, number, initial=spec.initial_trials)
 
         now = self._clock()
         trials = self._trials(tune, spec)

@@ -14,21 +14,48 @@ def permuted(index: int, size: int, seed: int) -> int:
     Raises:
         ValueError: the index is outside the range.
     """
-    if not 0 <= index < size:
-        raise ValueError(f"index {index} is outside range({size})")
-    half = (max(size - 1, 1).bit_length() + 1) // 2
+    half = _half(index, size)
     image = _feistel(index, half, seed)
     while image >= size:
         image = _feistel(image, half, seed)
     return image
 
 
+def place_of(image: int, size: int, seed: int) -> int:
+    """Which index the permutation sends to an image: the inverse of ``permuted``.
+
+    Raises:
+        ValueError: the image is outside the range.
+    """
+    half = _half(image, size)
+    index = _unfeistel(image, half, seed)
+    while index >= size:
+        index = _unfeistel(index, half, seed)
+    return index
+
+
+def _half(index: int, size: int) -> int:
+    """Bits of one half of an index."""
+    if not 0 <= index < size:
+        raise ValueError(f"index {index} is outside range({size})")
+    return (max(size - 1, 1).bit_length() + 1) // 2
+
+
 def _feistel(index: int, half: int, seed: int) -> int:
     """Permute numbers of ``2 * half`` bits."""
-    mask = (1 << half) - 1
-    left, right = index >> half, index & mask
+    left, right = index >> half, index & ((1 << half) - 1)
     for step in range(_ROUNDS):
-        content = f"{seed}/{step}/{right}".encode()
-        digest = blake2b(content, digest_size=half // 8 + 1).digest()
-        left, right = right, left ^ (int.from_bytes(digest) & mask)
+        left, right = right, left ^ _mixed(right, half, seed, step)
     return left << half | right
+
+
+def _unfeistel(image: int, half: int, seed: int) -> int:
+    left, right = image >> half, image & ((1 << half) - 1)
+    for step in reversed(range(_ROUNDS)):
+        left, right = right ^ _mixed(left, half, seed, step), left
+    return left << half | right
+
+
+def _mixed(right: int, half: int, seed: int, step: int) -> int:
+    digest = blake2b(f"{seed}/{step}/{right}".encode(), digest_size=half // 8 + 1).digest()
+    return int.from_bytes(digest) & ((1 << half) - 1)

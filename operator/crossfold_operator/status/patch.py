@@ -14,7 +14,8 @@ def dump(status: Model) -> dict[str, Any]:
     if isinstance(status, CrossValidationStatus) and status.runs:
         content["runs"] = [_record(record, status.data_digest) for record in status.runs]
     if isinstance(status, TuneStatus) and status.best is not None:
-        # Values that look like nothing are values here; null alone cannot be stored, since a patch removes it.
+        # Values that look like nothing are values here. A null is the value of a name that has none: the API server
+        # takes nulls out of what it stores.
         parameters = _without_none(status.best.model_dump(mode="json", include={"parameters"}))["parameters"]
         content["best"] |= {"parameters": parameters} if parameters else {}
     return content
@@ -29,6 +30,8 @@ def _record(record: RunRecord, data_digest: str) -> dict[str, Any]:
 def _without_none(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _without_none(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list):
+        return [_without_none(item) for item in value]
     return value
 
 

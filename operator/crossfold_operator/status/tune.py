@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+from crossfold_operator.api.parameters import ParameterValue
 from crossfold_operator.api.tune import (
     AuditStatus,
     BestTrial,
@@ -236,7 +237,7 @@ def _brief(trial: Trial) -> TrialBrief:
 def _best(trial: Trial, artifact_uri: str) -> BestTrial:
     return BestTrial(
         **_brief(trial).model_dump(by_alias=False),
-        parameters=dict(trial.parameters),
+        parameters=[ParameterValue(name=name, value=value) for name, value in trial.parameters.items()],
         metrics=dict(trial.ended.metrics) if trial.ended else {},
         artifact_uri=f"{artifact_uri}/{trial.name}",
     )

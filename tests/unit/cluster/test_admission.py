@@ -89,10 +89,15 @@ def test_null_is_nothing_where_it_may_not_be_and_itself_where_it_may() -> None:
         (spec(parameters=[]), ["spec.parameters: must have at least 1 items, not 0"]),
         (spec(data=[]), ["spec.data: must be a mapping, not []"]),
         (spec(data={"uri": ""}), ["spec.data.uri: must have at least 1 characters, not 0"]),
-        (spec(algorithm={"name": "tpe"}), ["spec.algorithm.name: must be one of TPE, Random, Grid, not 'tpe'"]),
+        (
+            spec(algorithm={"name": "tpe"}),
+            ["spec.algorithm.name: must be one of TPE, Random, Grid, Sobol, CMAES, GP, not 'tpe'"],
+        ),
         (
             spec(algorithm={"name": "Randon"}),
-            ["spec.algorithm.name: must be one of TPE, Random, Grid, not 'Randon'; did you mean 'Random'?"],
+            [
+                "spec.algorithm.name: must be one of TPE, Random, Grid, Sobol, CMAES, GP, not 'Randon'; did you mean 'Random'?"
+            ],
         ),
         (
             spec(data={"uri": "/d", "split": {"method": "Random", "testFraction": 1}}),

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossfold_operator.search.permutation import permuted
+from crossfold_operator.search.permutation import permuted, place_of
 
 
 @given(st.integers(1, 400), st.integers(0, 2**31 - 1))
@@ -14,6 +14,7 @@ def test_every_index_has_one_image(size: int, seed: int) -> None:
 def test_huge_sizes_cost_nothing(size: int, seed: int, data: st.DataObject) -> None:
     index = data.draw(st.integers(0, size - 1))
     assert 0 <= permuted(index, size, seed) < size
+    assert place_of(permuted(index, size, seed), size, seed) == index
 
 
 def test_the_order_is_mixed_and_depends_on_the_seed() -> None:

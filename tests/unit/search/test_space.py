@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfold_operator.api.parameters import ParameterSpec
-from crossfold_operator.search.space import space_of, value_problems
+from crossfold_operator.search.history import Trial, TrialState
+from crossfold_operator.search.space import space_of
 
 
 def parameter(name: str = "x-p", **fields: Any) -> ParameterSpec:
@@ -99,6 +100,7 @@ def test_sizes() -> None:
         ({"type": "Float", "min": 1}, "needs min and max"),
         ({"type": "Int", "min": 2, "max": 1}, "min below max"),
         ({"type": "Categorical"}, "no values"),
+        ({"type": "Float", "min": 0.1, "max": 1, "scale": "ReverseLog"}, "ReverseLog"),
     ],
 )
 def test_a_spec_that_admission_would_refuse_is_refused(fields: dict[str, Any], message: str) -> None:
@@ -141,77 +143,73 @@ def test_log_integers_are_integers_inside_their_bounds(low: int, width: int, see
     assert low <= value <= low + width
 
 
+@given(st.floats(-10, 0.9), st.floats(1e-6, 0.99), st.floats(0, 1))
+def test_reverse_log_stays_inside_its_bounds(low: float, share: float, position: float) -> None:
+    high = low + (1 - low) * share
+    space = space_of([parameter(type="Float", min=low, max=high, scale="ReverseLog")])
+    (dimension,) = space.dimensions
+    value = dimension.value(dimension.at(position))
+    assert low <= value <= high
+    coordinate = dimension.coordinate(value)
+    assert coordinate is not None
+    assert dimension.value(coordinate) == value
+    assert dimension.coordinate(dimension.value(coordinate)) == coordinate
+    assert dimension.coordinate(high + (1 - high) / 2) is None
+
+
+def test_reverse_log_prefers_values_near_one() -> None:
+    space = space_of([parameter(type="Float", min=0, max=0.999, scale="ReverseLog")])
+    rng = Random(4)
+    drawn = [space.parameters(space.draw(rng))["x-p"] for _ in range(3000)]
+    for low, high in ((0, 0.9), (0.9, 0.99), (0.99, 0.999)):
+        assert 0.29 < sum(low <= value <= high for value in drawn) / 3000 < 0.38
+    assert space.dimensions[0].value(space.dimensions[0].at(1.0)) == 0.0
+    assert space.point({"x-p": 0.9}) == (0.1,)
+    assert space.point({"x-p": 1}) is None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"type": "Float", "min": 1e-5, "max": 1e-2, "scale": "Log"},
+        {"type": "Float", "min": -3, "max": 7},
+        {"type": "Float", "min": 0.1, "max": 0.995, "scale": "ReverseLog"},
+        {"type": "Int", "min": 2, "max": 300, "scale": "Log"},
+        {"type": "Int", "min": 4, "max": 32, "step": 4},
+        {"type": "Categorical", "values": ["a", None, [1]]},
+    ],
+)
+def test_a_position_leads_back_to_its_coordinate(fields: dict[str, Any]) -> None:
+    (dimension,) = space_of([parameter(**fields)]).dimensions
+    for i in range(101):
+        coordinate = dimension.at(i / 100)
+        position = dimension.position(coordinate)
+        assert 0 <= position <= 1
+        again = dimension.at(position)
+        assert again == coordinate if dimension.size else again == pytest.approx(coordinate, rel=1e-9)
+        assert dimension.coordinate(dimension.value(coordinate)) is not None
+    assert dimension.value(dimension.at(0)) == dimension.value(dimension.first)
+    assert dimension.value(dimension.at(1)) == dimension.value(dimension.last)
+
+
+def test_who_is_at_a_point() -> None:
+    mixed = space_of(
+        [
+            parameter("batch_size", type="Int", min=4, max=16, step=4),
+            parameter("learning_rate", type="Float", min=1e-5, max=1e-2),
+            parameter("augment", type="Categorical", values=[[], ["D4"]]),
+        ]
+    )
+    here = {"batch_size": 8, "learning_rate": 0.001, "augment": ["D4"]}
+    point = mixed.point(here)
+    assert point is not None
+    others = [here | {"batch_size": 4}, here | {"learning_rate": 0.00100000000002}, here | {"augment": []}, {}]
+    assert not mixed.has([Trial(i, other, TrialState.RUNNING) for i, other in enumerate(others)], point)
+    for same in (here, {"batch-size": 8.0, "learning-rate": 0.0010000000000000002, "augment": ("D4",)}):
+        assert mixed.has([Trial(0, others[0], TrialState.RUNNING), Trial(1, same, TrialState.FAILED)], point)
+
+
 def test_log_prefers_small_values() -> None:
     space = space_of([parameter(type="Int", min=1, max=1000, scale="Log")])
     drawn = [space.parameters(space.draw(Random(i)))["x-p"] for i in range(300)]
     assert 80 <= sum(value <= 10 for value in drawn) <= 160
-
-
-@pytest.mark.parametrize(
-    ("parameters", "problems"),
-    [
-        ([parameter("learning_rate", type="Float", min=1e-5, max=1e-2, scale="Log")], []),
-        ([parameter("focal_loss_alpha", type="Categorical", values=[None, 0.25])], []),
-        ([parameter("x-mine", type="Categorical", values=[{"a": 1}, [1], "b", None])], []),
-        (
-            [parameter("batch_size", type="Categorical", values=[8, "x"])],
-            [
-                "spec.parameters[0].values[1]: hyperparameter 'batch_size' must be an integer of at least 1, not 'x': change or remove it"
-            ],
-        ),
-        (
-            [parameter("batch_size", type="Categorical", values=[8, 4, 8.0])],
-            ["spec.parameters[0].values[2]: 8.0 is the same value as values[0]: remove one"],
-        ),
-        (
-            [parameter("x-a", type="Categorical", values=[1, 1.0])],
-            ["spec.parameters[0].values[1]: 1.0 is the same value as values[0]: remove one"],
-        ),
-        ([parameter("x-a", type="Categorical", values=[True, 1, 0, False, None, ""])], []),
-        (
-            [parameter("model_arch", type="Float", min=0, max=1)],
-            [
-                "spec.parameters[0].type: 'model_arch' must be the name of an architecture: use type Categorical and list the values"
-            ],
-        ),
-        (
-            [parameter("batch_size", type="Float", min=4, max=16, step=4)],
-            ["spec.parameters[0].type: 'batch_size' must be an integer of at least 1: use type Int"],
-        ),
-        (
-            [parameter("gamma", type="Float", min=0.5, max=1.5)],
-            ["spec.parameters[0].max: hyperparameter 'gamma' must be a number in (0, 1], not 1.5: change max"],
-        ),
-        (
-            [parameter("batch_size", type="Int", min=0, max=16, step=4)],
-            ["spec.parameters[0].min: hyperparameter 'batch_size' must be an integer of at least 1, not 0: change min"],
-        ),
-        (
-            [
-                parameter("learning-rate", type="Float", min=1e-5, max=1e-2),
-                parameter("learning_rate", type="Float", min=1e-5, max=1e-2),
-            ],
-            ["spec.parameters[1].name: 'learning_rate' is parameters[0] once more ('-' equals '_'): remove one"],
-        ),
-        (
-            [parameter("learning_rate", type="Float", min=0.001, max=0.001 + 1e-13)],
-            [
-                "spec.parameters[0]: min and max are almost the same: widen the range, or move 'learning_rate' to spec.fixed"
-            ],
-        ),
-        (
-            [parameter("x-a", type="Float", min=1e6, max=1e6 + 1, step=1e-9)],
-            ["spec.parameters[0].step: 1e-09 is too fine: values must differ in their first 12 digits; raise it"],
-        ),
-        (
-            [parameter("x-a", type="Int", min=0, max=2**60)],
-            ["spec.parameters[0]: integers beyond ±2^53 cannot be told apart in JSON: bring min and max nearer to 0"],
-        ),
-        (
-            [parameter("x-a", type="Float", min=0, max=float("inf"))],
-            ["spec.parameters[0]: min and max must be finite numbers"],
-        ),
-    ],
-)
-def test_value_problems(parameters: list[ParameterSpec], problems: list[str]) -> None:
-    assert value_problems(parameters) == problems

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from crossfold_operator.api.crossvalidation import CrossValidationSpec, CrossValidationStatus
 from crossfold_operator.api.fields import GpuSeconds, Usage
+from crossfold_operator.api.parameters import ParameterValue
 from crossfold_operator.api.tune import BestTrial, SearchStatus, TuneSpec, TuneStatus
 from crossfold_operator.names import Condition, Kind, Reason
 from crossfold_operator.observe.runs import finite, read_runs
@@ -77,20 +78,32 @@ def test_what_a_dump_leaves_out() -> None:
         cross_validation="t-cv0",
         score="0.5",
         std="0.0",
-        parameters={
-            "augment": [],
-            "x-a": "",
-            "x-b": {},
-            "x-c": None,
-            "x-d": {"a": None, "b": 1},
-            "x-e": [None],
-            "x-f": 0,
-        },
+        parameters=[
+            ParameterValue(name=name, value=value)
+            for name, value in {
+                "augment": [],
+                "x-a": "",
+                "x-b": {},
+                "x-c": None,
+                "x-d": {"a": None, "b": 1},
+                "x-e": [None],
+                "x-f": 0,
+            }.items()
+        ],
     )
     stored = dump(TuneStatus(best=best))
-    assert stored["best"]["parameters"] == {
-        "augment": [], "x-a": "", "x-b": {}, "x-d": {"b": 1}, "x-e": [None], "x-f": 0,
-    }  # fmt: skip
+    assert stored["best"]["parameters"] == [
+        {"name": "augment", "value": []},
+        {"name": "x-a", "value": ""},
+        {"name": "x-b", "value": {}},
+        {"name": "x-c"},  # null: the API server would take it out
+        {"name": "x-d", "value": {"b": 1}},
+        {"name": "x-e", "value": [None]},
+        {"name": "x-f", "value": 0},
+    ]
+    back = TuneStatus.model_validate(stored).best
+    assert back is not None
+    assert back.parameters[3].value is None
     assert "artifactUri" not in stored["best"]
     assert "conditions" not in stored
     assert "image" not in stored
