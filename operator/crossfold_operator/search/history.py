@@ -1,7 +1,7 @@
 """What a sampler is told of the trials of a Tune, and of those of the Tunes that it starts from."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
@@ -49,10 +49,37 @@ class Trial:
     source: str = ""
 
 
-def digest(history: Sequence[Trial]) -> str:
+_texts: dict[int, tuple[Mapping[str, Any], str]] = {}
+"""Parameters in one spelling, by the identity of the mapping: those of a finished trial are told again and again."""
+_REMEMBERED = 50_000
+"""Mappings that are remembered at most."""
+
+
+def digest(history: Iterable[Trial]) -> str:
     """SHA-256, in hexadecimal, of all that a sampler is told: the same for the same trials in any order."""
-    told = sorted(
-        json.dumps([t.source, t.number, t.parameters, t.state, t.value, t.step], sort_keys=True, default=list)
-        for t in history
-    )
+    told = sorted(f"{t.source}\0{t.number}\0{t.state}\0{t.value!r}\0{t.step}\0{_text(t.parameters)}" for t in history)
     return sha256("\n".join(told).encode()).hexdigest()
+
+
+def _text(parameters: Mapping[str, Any]) -> str:
+    known = _texts.get(id(parameters))
+    if known is not None and known[0] is parameters:
+        return known[1]
+    if len(_texts) >= _REMEMBERED:
+        _texts.clear()
+    text = json.dumps(_plain(parameters), sort_keys=True)
+    _texts[id(parameters)] = (parameters, text)
+    return text
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON brings it back: 8.0 is 8, a tuple is a list."""
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case Mapping():
+            return {name: _plain(item) for name, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case _:
+            return value

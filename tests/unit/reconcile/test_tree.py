@@ -61,7 +61,7 @@ async def test_a_tune_runs_to_its_best_trial() -> None:
     best = max(trials, key=lambda t: float(t["status"]["score"]))
     assert status["best"]["crossValidation"] == best["metadata"]["name"]
     assert status["best"]["score"] == best["status"]["score"]
-    assert status["best"]["parameters"] == {p["name"]: p["value"] for p in best["spec"]["hyperparameters"]}
+    assert status["best"]["parameters"] == best["spec"]["hyperparameters"]
     ranked = [float(item["score"]) for item in status["top"]]
     assert ranked == sorted(ranked, reverse=True)
     assert len({str(t["spec"]["hyperparameters"]) for t in trials}) == 4
@@ -144,7 +144,7 @@ async def test_the_best_trial_keeps_parameters_that_are_empty_or_null() -> None:
     it = world(tune(parameters=[*values, fixed], maxTrials=1))
     await it.run()
     best = it.cluster.status(Kind.TUNE, "t")["best"]
-    assert best["parameters"]["augment"] == []
+    assert best["parameters"] == [{"name": "augment", "value": []}, {"name": "model_encoder_weights"}]
 
 
 # Suspend, stop, resume ------------------------------------------------------------------------------------------------

@@ -35,3 +35,12 @@ def test_the_digest_does_not_depend_on_order() -> None:
 )
 def test_the_digest_covers_all_that_a_sampler_is_told(change: dict[str, object]) -> None:
     assert digest([TRIALS[0], replace(TRIALS[1], **change)]) != digest(TRIALS[:2])
+
+
+def test_the_digest_is_that_of_what_the_api_stores() -> None:
+    asked = {"learning_rate": 1.0, "batch_size": 8, "augment": ("D4",)}
+    stored = {"augment": ["D4"], "batch_size": 8.0, "learning_rate": 1}
+    assert digest([Trial(0, asked, TrialState.RUNNING)]) == digest([Trial(0, stored, TrialState.RUNNING)])
+    assert digest([Trial(0, asked | {"x-a": True}, TrialState.RUNNING)]) != digest(
+        [Trial(0, asked | {"x-a": 1}, TrialState.RUNNING)]
+    )
