@@ -122,6 +122,7 @@ class Reason(StrEnum):
     MAX_FAILED_TRIALS_EXCEEDED = "MaxFailedTrialsExceeded"
     CONFIG_ERROR = "ConfigError"
     NAME_CONFLICT = "NameConflict"
+    WAITING_FOR_TUNE = "WaitingForTune"
     REFUSED = "Refused"
     ALL_RUNS_SUCCEEDED = "AllRunsSucceeded"
     TARGET_REACHED = "TargetReached"

@@ -154,6 +154,7 @@ CASES = [
     Case("settings of TPE", ACCEPTED, spec=algorithm("TPE", startupTrials=20, candidates=48)),
     Case("settings of CMA-ES", ACCEPTED, spec={**algorithm("CMAES", populationSize=8, sigma=0.3), **parameter()}),
     Case("settings of GP", ACCEPTED, spec=algorithm("GP", startupTrials=5)),
+    Case("warm start", ACCEPTED, spec={"warmStart": [{"name": "pilot"}, {"name": "another"}]}),
     Case("Sobol", ACCEPTED, spec=algorithm("Sobol")),
     Case(
         "initial trials",
@@ -349,6 +350,13 @@ CASES = [
         "a setting that is no number", SCHEMA, "must be of type number", {"algorithm": {"settings": {"sigma": "wide"}}}
     ),
     Case("initial trial without parameters", SCHEMA, "at least 1 items", {"initialTrials": [{"parameters": []}]}),
+    Case("warm start twice", SCHEMA, "Duplicate value", {"warmStart": [{"name": "pilot"}] * 2}),
+    Case(
+        "warm start from too many",
+        SCHEMA,
+        "must have at most 10",
+        {"warmStart": [{"name": f"p{i}"} for i in range(11)]},
+    ),
     Case("too many initial trials", SCHEMA, "must have at most 100", initial(*[("batch_size", 4)] * 101)),
     Case("negative search seed", SCHEMA, "greater than or equal to 0", {"algorithm": {"seed": -1}}),
     Case("suspend a text", SCHEMA, 'must be of type boolean: "string"', {"suspend": "yes"}),
@@ -689,6 +697,7 @@ FROZEN: dict[Kind, dict[str, list[Obj]]] = {
             {"algorithm": {"name": "TPE"}},
             {"algorithm": {"name": "TPE", "settings": {"candidates": 5}}},
         ],
+        "spec.warmStart": [{"warmStart": [{"name": "pilot"}]}],
         "spec.initialTrials": [initial(("model_encoder", "resnet18"))],
         "spec.racing.enabled": [{"racing": {"enabled": False}}],
         "spec.racing.warmupTrials": [{"racing": {"warmupTrials": 9}}],

@@ -27,6 +27,13 @@ from crossfold_trainer.contract.base import Model, Rule
 from crossfold_trainer.contract.config import ShortText
 
 
+class WarmStartSpec(Model):
+    """A finished Tune whose trials inform the search."""
+
+    name: Annotated[str, Field(min_length=1, max_length=40)]
+    """Name of the Tune, in the same namespace."""
+
+
 class TuneSpec(RootSpec):
     """A search space, an objective, and how much to spend."""
 
@@ -40,6 +47,8 @@ class TuneSpec(RootSpec):
         list[InitialTrial], Field(max_length=100, json_schema_extra={"x-kubernetes-list-type": "atomic"})
     ] = []
     """Trials to ask first, in this order."""
+    warm_start: Annotated[list[WarmStartSpec], named_list(10)] = []
+    """Finished Tunes whose trials inform the search; it begins when all of them have finished."""
     max_trials: Annotated[int, Field(ge=1, le=10_000, json_schema_extra=MUTABLE)] = 20
     """Trials to ask for. Set below the number asked, nothing new starts and what runs finishes."""
     max_failed_trials: Annotated[int, Field(ge=0, le=10_000, json_schema_extra=MUTABLE)] | None = None
@@ -169,6 +178,17 @@ class TuneSummary(Model):
     """Why it is in this phase."""
 
 
+class WarmStartStatus(Model):
+    """The trials of other Tunes."""
+
+    trials: Count = 0
+    """Trials that inform the search."""
+    unfit: Count = 0
+    """Trials that do not fit it."""
+    message: Annotated[str, Field(max_length=1024)] = ""
+    """Why they do not."""
+
+
 class SearchStatus(Model):
     """What chose the parameters."""
 
@@ -176,6 +196,8 @@ class SearchStatus(Model):
     """The sampler, and the version of Optuna."""
     history_digest: Annotated[str, Field(max_length=64)] = ""
     """SHA-256 over all that the sampler is told of the trials so far: with the spec it determines the next one."""
+    warm_start: WarmStartStatus | None = None
+    """The trials of other Tunes that the search starts from."""
     exhausted: bool = False
     """The space has no further point."""
 

@@ -16,9 +16,12 @@ from crossfold_operator.observe.trials import Trial, TrialReader
 from crossfold_operator.plan import tune as tune_plan
 from crossfold_operator.plan.spending import spent, wall_clock
 from crossfold_operator.plan.tune import TunePlan
+from crossfold_operator.reconcile.sources import Sources, warm_start_status
 from crossfold_operator.reconcile.writing import LOOK_AGAIN, Blocked, Writer, fact_of, folder, stop_below, unlike
+from crossfold_operator.search.history import Trial as SearchTrial
 from crossfold_operator.search.history import digest
 from crossfold_operator.search.sampler import ask, sampler_name
+from crossfold_operator.search.warm_start import WarmStart
 from crossfold_operator.status.facts import Fact
 from crossfold_operator.status.tune import tune_status
 from crossfold_operator.times import duration_seconds
@@ -40,11 +43,13 @@ class TuneReconciler:
         self._clock = clock
         self._readers: dict[Key, tuple[str, TrialReader]] = {}
         self._digests: dict[Key, tuple[tuple[Any, ...], str]] = {}
+        self._sources = Sources(cluster)
 
     def forget(self, key: Key) -> None:
         """Nothing need be remembered of a Tune that is gone."""
         self._readers.pop(key, None)
         self._digests.pop(key, None)
+        self._sources.forget(key)
 
     def _trials(self, tune: Obj, spec: TuneSpec) -> list[Trial]:
         meta = tune["metadata"]
@@ -60,17 +65,25 @@ class TuneReconciler:
         """Reconcile one; seconds after which to look again, or None."""
         direction = score_direction(spec.objective)
 
-        def choose(history: Sequence[Any], number: int) -> dict[str, Any] | None:
-            return ask(spec.parameters, spec.algorithm, direction, history, number, initial=spec.initial_trials)
+        def choose(history: Sequence[SearchTrial], number: int) -> dict[str, Any] | None:
+            told = [*start.trials, *history]
+            return ask(spec.parameters, spec.algorithm, direction, told, number, initial=spec.initial_trials)
 
         now = self._clock()
         trials = self._trials(tune, spec)
         asked = _asked(previous, trials)
+        start = WarmStart()
+        degraded: Fact | None = None
+        try:
+            start = self._sources.read(tune, spec, begun=asked > 0)
+        except Blocked as problem:
+            degraded = fact_of(problem)
         clock = wall_clock(previous.wall_clock, trials, now)
         used = spent(spec, trials, clock, now)
-        planned = tune_plan.plan(spec, trials, asked, choose, spent=used, now=now)
+        planned = TunePlan()
+        if degraded is None:
+            planned = tune_plan.plan(spec, trials, asked, choose, spent=used, now=now)
         exhausted = planned.exhausted or (previous.search.exhausted and not planned.trials)
-        degraded: Fact | None = None
         events = await self._steer(tune, spec, trials, planned)
         try:
             namespace = tune["metadata"]["namespace"]
@@ -94,7 +107,8 @@ class TuneReconciler:
             asked=_asked(previous, trials),
             search=SearchStatus(
                 sampler=sampler_name(spec.algorithm),
-                history_digest=self._history_digest(tune, trials, _asked(previous, trials)),
+                history_digest=self._history_digest(tune, trials, _asked(previous, trials), start),
+                warm_start=warm_start_status(start),
                 exhausted=exhausted,
             ),
             artifact_uri=folder(spec.artifacts.uri, tune["metadata"]["namespace"], tune["metadata"]["name"]),
@@ -107,7 +121,7 @@ class TuneReconciler:
             return LOOK_AGAIN
         return _next_look(spec, status, trials, now)
 
-    def _history_digest(self, tune: Obj, trials: Sequence[Trial], asked: int) -> str:
+    def _history_digest(self, tune: Obj, trials: Sequence[Trial], asked: int, start: WarmStart) -> str:
         """Reckoned when something new is to be told: a trial was asked, has ended, was pruned or deleted."""
         key, phases = key_of(tune), Counter(trial.phase for trial in trials if trial.terminal)
         told = (
@@ -116,10 +130,11 @@ class TuneReconciler:
             len(trials),
             sum(trial.pruned for trial in trials),
             sorted(phases.items()),
+            len(start.trials),
         )
         known, found = self._digests.get(key, ((), ""))
         if known != told:
-            found = digest(tune_plan.history(trials, asked))
+            found = digest([*start.trials, *tune_plan.history(trials, asked)])
             self._digests[key] = (told, found)
         return found
 

@@ -45,6 +45,11 @@ def proposals(question: Question) -> Iterator[Point]:
         yield tuple(d.at(float(next(positions)) if _numeric(d) else rng.random()) for d in space.dimensions)
 
 
+def forget() -> None:
+    """Drop the optimizers that are kept."""
+    _paths.clear()
+
+
 def version() -> str:
     """The version of the package cmaes."""
     return installed("cmaes")

@@ -61,6 +61,11 @@ def digest(history: Iterable[Trial]) -> str:
     return sha256("\n".join(told).encode()).hexdigest()
 
 
+def forget() -> None:
+    """Drop what is remembered of parameters, as a restart does."""
+    _texts.clear()
+
+
 def _text(parameters: Mapping[str, Any]) -> str:
     known = _texts.get(id(parameters))
     if known is not None and known[0] is parameters:

@@ -5,6 +5,7 @@ record, and whoever restarts asks as if nothing had happened.
 """
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256
@@ -133,6 +134,13 @@ def sampler_name(algorithm: AlgorithmSpec) -> str:
             return str(algorithm.name)
         case _:
             assert_never(algorithm.name)
+
+
+def forget() -> None:
+    """Drop what is kept between two questions, as a restart does; no answer depends on it."""
+    _space.cache_clear()
+    if cma_es := sys.modules.get("crossfold_operator.search.cma_es"):
+        cma_es.forget()
 
 
 @lru_cache(maxsize=64)
