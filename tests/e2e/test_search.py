@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -169,3 +170,46 @@ def test_deleting_a_tune_stops_everything_and_keeps_artifacts(world: World, kube
     assert not world.list("crossvalidations")
     assert not world.list("trainruns")
     assert not world.list("jobs")
+
+
+def test_racing_prunes_a_trial_and_says_why(
+    world: World, kubectl: Kubectl, cluster_environment: dict[str, str]
+) -> None:
+    # Six trials of three runs are what racing waits for; the seventh would have to be better by an impossible margin.
+    parameters = [{"name": "learning_rate", "type": "Float", "min": 2e-3, "max": 4e-3}]
+    spec = world.grid(
+        parameters=parameters,
+        algorithm={"name": "Random"},
+        maxTrials=7,
+        crossValidation={"folds": 3},
+        racing={"minDelta": 0.9},
+        trainer={"maxEpochs": 1, "checkValEveryNEpoch": 1},
+    )
+    world.apply("Tune", "race", spec)
+    done = world.phase("tune", "race", "Complete", seconds=600)
+    assert (done["status"]["trials"]["complete"], done["status"]["trials"]["pruned"]) == (6, 1)
+    cv = world.get("crossvalidation", "race-cv6")
+    stop = cv["spec"]["stop"]
+    assert (cv["status"]["phase"], stop["reason"]) == ("Pruned", "Pruned")
+    assert stop["look"]["runsDone"] < stop["look"]["runsTotal"] == 3
+    assert stop["message"].startswith(f"pruned after {stop['look']['runsDone']}/3 runs: ")
+    assert done["status"]["lastDecision"]["message"] == stop["message"]
+    # What was in flight is gone, and what was not started never was.
+    runs = world.list("trainruns", "-l", "crossfold.dev/cross-validation=race-cv6")
+    assert {r["status"]["phase"] for r in runs} <= {"Succeeded", "Stopped"}
+    assert done["status"]["runs"]["skipped"] == 3 - len(runs)
+    jobs = {job["metadata"]["name"] for job in world.list("jobs", "-l", "crossfold.dev/cross-validation=race-cv6")}
+    assert jobs <= {r["metadata"]["name"] for r in runs if r["status"]["phase"] == "Succeeded"}
+    shown = kubectl("get", "tunes.crossfold.dev", "race", "-n", world.namespace).splitlines()
+    row = dict(zip(shown[0].split(), shown[1].split(), strict=False))
+    assert (row["PHASE"], row["TRIALS"], row["PRUNED"], row["FAILED"]) == ("Complete", "7/7", "1", "0")
+    events = kubectl("get", "events", "-n", world.namespace, "-o", "jsonpath={.items[*].reason}").split()
+    assert "TrialPruned" in events
+    explained = subprocess.run(
+        [Path(sys.executable).parent / "crossfold", "explain", "tune/race", "--trial", "6", "-n", world.namespace],
+        env=cluster_environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "Pruned" in explained.stdout
