@@ -222,7 +222,7 @@ class LastDecision(Model):
     """Pruned: its remaining runs were stopped; Audited: it would have been pruned, and runs to its end as a sample."""
     time: Timestamp
     """When it was decided."""
-    message: Annotated[str, Field(max_length=1024)]
+    message: Annotated[str, Field(max_length=1024)] = ""
     """Why, with the numbers."""
 
 
