@@ -20,7 +20,13 @@ from tests.fakes.world import NAMESPACE, World
 THOROUGH = settings(
     max_examples=80,
     deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.large_base_example,
+        # Names that differ and texts that match a pattern are drawn and thrown away now and then.
+        HealthCheck.filter_too_much,
+    ],
 )
 BASES = {
     Kind.TUNE: world.tune()["spec"] | {"maxTrials": 3},
