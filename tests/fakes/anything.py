@@ -23,11 +23,13 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
-TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=12)
-TIMES = st.one_of(
-    st.none(),
-    st.sampled_from(["1970-01-01T00:00:00Z", "2025-12-31T23:59:00Z", "2026-01-01T00:00:00Z", "2030-01-01T00:00:00Z"]),
+_CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\x00")
+_LONG = 12
+TEXT = st.text(_CHARACTERS, max_size=_LONG)
+MOMENTS = st.sampled_from(
+    ["1970-01-01T00:00:00Z", "2025-12-31T23:59:00Z", "2026-01-01T00:00:00Z", "2030-01-01T00:00:00Z"]
 )
+TIMES = st.none() | MOMENTS
 
 
 def of_schema(schema: Schema) -> st.SearchStrategy[Any]:
@@ -64,13 +66,13 @@ def of_schema(schema: Schema) -> st.SearchStrategy[Any]:
 
 def _string(schema: Schema) -> st.SearchStrategy[str]:
     if schema.get("format") == "date-time":
-        return TIMES.filter(lambda time: time is not None)
+        return MOMENTS
     low, high = schema.get("minLength", 0), schema.get("maxLength", 30)
     if "pattern" in schema:
         found = st.from_regex(schema["pattern"].removeprefix("^").removesuffix("$"), fullmatch=True)
         return found.filter(lambda text: low <= len(text) <= high)
     # The longest that fits, too: a text that is built from others must be cut.
-    return TEXT.filter(lambda text: low <= len(text) <= high) | st.just("x" * high)
+    return st.text(_CHARACTERS, min_size=low, max_size=max(low, min(high, _LONG))) | st.just("x" * high)
 
 
 def _array(schema: Schema) -> st.SearchStrategy[list[Any]]:
@@ -127,7 +129,7 @@ def _condition() -> st.SearchStrategy[Obj]:
             "type": st.sampled_from([*names.Condition, "Other"]).map(str),
             "status": st.sampled_from(["True", "False", "Unknown"]),
             "reason": st.sampled_from([*names.Reason, "SomethingElse", ""]).map(str),
-            "lastTransitionTime": TIMES.filter(lambda time: time is not None),
+            "lastTransitionTime": MOMENTS,
         },
         optional={"message": TEXT},
     )

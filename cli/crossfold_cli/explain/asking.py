@@ -36,7 +36,8 @@ class Asking:
         running: numbers of the trials that were under way, where the sampler minds them.
         good: numbers of the trials that the sampler held to be good, best first (TPE's model).
         best: number and score of the best complete trial then.
-        reproduced: whether the sampler, asked once more with this history, chooses the same.
+        reproduced: whether the sampler, asked once more with this history, chooses the same; None where trials of
+            other Tunes may have informed it.
     """
 
     sampler: str
@@ -45,7 +46,7 @@ class Asking:
     running: tuple[int, ...] = ()
     good: tuple[int, ...] = ()
     best: tuple[int, float] | None = None
-    reproduced: bool = False
+    reproduced: bool | None = False
 
 
 def asking(past: Past, seen: Seen) -> Asking:
@@ -70,7 +71,7 @@ def asking(past: Past, seen: Seen) -> Asking:
         running=running if name in _LEARNING else (),
         good=tuple(trial.number for trial in order[:good]) if modelled and name is AlgorithmName.TPE else (),
         best=(order[0].number, order[0].score or 0.0) if order else None,
-        reproduced=known is not None,
+        reproduced=None if known is None and past.spec.warm_start else known is not None,
     )
 
 

@@ -1,0 +1,235 @@
+"""How long the sampler takes, and how well it chooses beside plain Optuna.
+
+``ask_ms`` is the median time of one question with so many finished trials, of TPE as a Tune has it by default and of
+the other algorithms; ``rebuild_s`` the time from the CrossValidations of 10,000 trials to the answer to the next
+question, in a process that remembers nothing. ``against_optuna`` pairs searches of the same length on the same
+objectives, one with the operator's sampler and one with Optuna's own study, seed by seed.
+"""
+
+import math
+import random
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, ProcessPoolExecutor
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import optuna
+from scipy import stats
+
+from crossfold_operator.api.algorithm import AlgorithmName, AlgorithmSpec
+from crossfold_operator.api.parameters import ParameterSpec
+from crossfold_operator.observe.trials import TrialReader
+from crossfold_operator.plan import tune as tune_plan
+from crossfold_operator.search import history, sampler
+from crossfold_operator.search.history import Trial, TrialState
+from crossfold_trainer.contract.metrics import Direction
+
+SIZES = (100, 1_000, 10_000)
+"""Finished trials with which a question is timed."""
+SEEDS = 30
+WORSE = 0.05
+"""A search counts as worse than Optuna's when chance would make it look so in less than this share of comparisons."""
+_QUESTIONS = 15
+
+Values = Mapping[str, Any]
+
+
+def parameter(name: str, **fields: Any) -> ParameterSpec:
+    """A parameter of a search space."""
+    return ParameterSpec.model_validate({"name": name, **fields})
+
+
+SPACE = [
+    parameter("learning_rate", type="Float", min=1e-5, max=1e-2, scale="Log"),
+    parameter("batch_size", type="Int", min=4, max=32, step=4),
+    parameter("model_encoder", type="Categorical", values=["resnet18", "resnet34", "resnet50"]),
+    parameter("augment", type="Categorical", values=[[], ["D4"], ["HorizontalFlip", "Blur"]]),
+    parameter("gamma", type="Float", min=0.5, max=0.99, scale="ReverseLog"),
+    parameter("focal_loss_gamma", type="Float", min=0, max=5),
+]
+"""A search space with one parameter of every kind."""
+
+
+# Objectives: losses, the least of which is 0 ------------------------------------------------------------------------
+
+
+def segmentation(values: Values) -> float:
+    """A loss as a segmentation model's may depend on SPACE: mild slopes, and parameters that depend on each other."""
+    rate = math.log10(values["learning_rate"]) + 3 - 0.5 * math.log2(values["batch_size"] / 16)
+    encoder = {"resnet18": 0.05, "resnet34": 0.0, "resnet50": 0.02}[values["model_encoder"]]
+    augment = 0.0 if values["augment"] == ["D4"] else 0.03 if values["augment"] else 0.06
+    decay = math.log10(1 - values["gamma"]) + 1.3
+    return 0.1 * rate**2 + encoder + augment + 0.05 * decay**2 + 0.01 * (values["focal_loss_gamma"] - 2) ** 2
+
+
+def rosenbrock(values: Values) -> float:
+    """A curved valley in four dimensions."""
+    x = [3 * values[f"x-{i}"] - 1.5 for i in range(4)]
+    return sum(100 * (b - a * a) ** 2 + (1 - a) ** 2 for a, b in pairwise(x))
+
+
+def levy(values: Values) -> float:
+    """Many local minima in six dimensions."""
+    w = [1 + (20 * values[f"x-{i}"] - 10 - 1) / 4 for i in range(6)]
+    middle = sum((v - 1) ** 2 * (1 + 10 * math.sin(math.pi * v + 1) ** 2) for v in w[:-1])
+    return math.sin(math.pi * w[0]) ** 2 + middle + (w[-1] - 1) ** 2 * (1 + math.sin(2 * math.pi * w[-1]) ** 2)
+
+
+def _unit(dimensions: int) -> list[ParameterSpec]:
+    return [parameter(f"x-{i}", type="Float", min=0, max=1) for i in range(dimensions)]
+
+
+class Comparison(NamedTuple):
+    """Searches to compare."""
+
+    space: list[ParameterSpec]
+    objective: Callable[[Values], float]
+    trials: int
+
+
+COMPARISONS = {
+    "segmentation": Comparison(SPACE, segmentation, 100),
+    "rosenbrock": Comparison(_unit(4), rosenbrock, 100),
+    "levy": Comparison(_unit(6), levy, 100),
+    # longer than the window, which the others never fill
+    "levy-long": Comparison(_unit(6), levy, 400),
+}
+
+
+def ours(name: str, seed: int) -> float:
+    """The least loss that the operator's TPE finds."""
+    space, objective, trials = COMPARISONS[name]
+    algorithm = AlgorithmSpec(seed=seed)
+    told: list[Trial] = []
+    for number in range(trials):
+        asked = sampler.ask(space, algorithm, Direction.MINIMIZE, told, number)
+        assert asked is not None, "the spaces have continuous ranges"  # noqa: S101
+        told.append(Trial(number, asked, TrialState.COMPLETE, objective(asked)))
+    return min(trial.value for trial in told if trial.value is not None)
+
+
+def plain(name: str, seed: int) -> float:
+    """The least loss that Optuna finds by itself, with the same kind of sampler."""
+    space, objective, trials = COMPARISONS[name]
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        sampler=optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True), direction="minimize"
+    )
+    study.optimize(lambda trial: objective(_suggested(trial, space)), n_trials=trials)
+    return float(study.best_value)
+
+
+def _suggested(trial: optuna.Trial, space: list[ParameterSpec]) -> dict[str, Any]:
+    """A point as someone would have Optuna suggest it."""
+    values: dict[str, Any] = {}
+    for spec in space:
+        if spec.values is not None:
+            values[spec.name] = spec.values[trial.suggest_categorical(spec.name, range(len(spec.values)))]
+            continue
+        low, high = spec.min or 0.0, spec.max or 0.0
+        if spec.type == "Int":
+            values[spec.name] = trial.suggest_int(spec.name, int(low), int(high), step=int(spec.step or 1))
+        elif spec.scale == "ReverseLog":
+            values[spec.name] = 1 - trial.suggest_float(spec.name, 1 - high, 1 - low, log=True)
+        else:
+            values[spec.name] = trial.suggest_float(spec.name, low, high, log=spec.scale == "Log")
+    return values
+
+
+def compare(pool: Executor, name: str, seeds: int) -> dict[str, Any]:
+    """Searches of both kinds on one objective.
+
+    Returns:
+        Mean least losses, their mean difference (ours - plain) with its 95 % interval by Student's t, and ``p_worse``:
+        the one-sided Wilcoxon signed-rank test of whether ours is worse.
+    """
+    own, other = (list(pool.map(search, [name] * seeds, range(seeds))) for search in (ours, plain))
+    differences = [a - b for a, b in zip(own, other, strict=True)]
+    mean = statistics.fmean(differences)
+    reach = float(stats.t.ppf(0.975, seeds - 1)) * statistics.stdev(differences) / math.sqrt(seeds)
+    p_worse = float(stats.wilcoxon(differences, alternative="greater").pvalue) if any(differences) else 1.0
+    return {
+        "trials": COMPARISONS[name].trials,
+        "seeds": seeds,
+        "ours_mean": statistics.fmean(own),
+        "optuna_mean": statistics.fmean(other),
+        "difference_mean": mean,
+        "difference_ci95": [mean - reach, mean + reach],
+        "p_worse": p_worse,
+        "not_worse": p_worse > WORSE,
+    }
+
+
+# Time ---------------------------------------------------------------------------------------------------------------
+
+
+def finished(count: int) -> list[Trial]:
+    """A history of trials at random points, some of which were pruned, failed or unstable."""
+    rng = random.Random(0)
+    states = [TrialState.COMPLETE] * 6 + [TrialState.PRUNED] * 3 + [TrialState.FAILED, TrialState.UNSTABLE]
+    told: list[Trial] = []
+    for number in range(count):
+        asked = sampler.ask(SPACE, AlgorithmSpec(name=AlgorithmName.RANDOM), Direction.MAXIMIZE, [], number) or {}
+        state = rng.choice(states)
+        scored = state in (TrialState.COMPLETE, TrialState.PRUNED)
+        told.append(Trial(number, asked, state, rng.random() if scored else None, 2 if scored else 0))
+    return told
+
+
+def ask_ms(name: AlgorithmName, told: list[Trial]) -> float:
+    """Median milliseconds of a question, after one whose time goes into imports."""
+    times = []
+    for question in range(_QUESTIONS + 1):
+        start = time.perf_counter()
+        sampler.ask(SPACE, AlgorithmSpec(name=name), Direction.MAXIMIZE, told, len(told) + question)
+        times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times[1:])
+
+
+def child(trial: Trial) -> dict[str, Any]:
+    """The CrossValidation of a finished trial, as the API server has it."""
+    phase = {TrialState.COMPLETE: "Complete", TrialState.UNSTABLE: "Unstable"}.get(trial.state, "Failed")
+    score = {"score": repr(trial.value), "std": "0.01", "stable": True} if phase == "Complete" else {}
+    name = f"t-cv{trial.number}"
+    runs = [
+        {"fold": fold, "seed": 42, "run": f"{name}-f{fold}s42", "phase": "Succeeded", **score, "stable": True}
+        for fold in range(5)
+    ]
+    return {
+        "metadata": {"name": name, "namespace": "d", "uid": name, "resourceVersion": str(trial.number)},
+        "spec": {"hyperparameters": [{"name": n, "value": v} for n, v in trial.parameters.items()]},
+        "status": {"phase": phase, "runs": [{k: v for k, v in r.items() if k != "std"} for r in runs], **score},
+    }
+
+
+def rebuild_s(told: list[Trial]) -> float:
+    """Seconds from the children of a Tune to the answer to its next question, with nothing remembered."""
+    children = [child(trial) for trial in told]
+    sampler.forget()
+    history.forget()
+    start = time.perf_counter()
+    trials = TrialReader("t", [spec.name for spec in SPACE]).read(children, lambda _: [])
+    known = tune_plan.history(trials, len(trials))
+    sampler.ask(SPACE, AlgorithmSpec(), Direction.MAXIMIZE, known, len(known))
+    history.digest(known)
+    return time.perf_counter() - start
+
+
+def measure(seeds: int = SEEDS, workers: int | None = None) -> dict[str, Any]:
+    """All of it, as it goes into the results."""
+    told = finished(max(SIZES))
+    times = {
+        str(name): {str(size): round(ask_ms(name, told[:size]), 1) for size in SIZES}
+        for name in AlgorithmName
+        if name is not AlgorithmName.GRID  # SPACE has no cells
+    }
+    report: dict[str, Any] = {
+        "ask_ms": times[AlgorithmName.TPE],
+        "ask_ms_of": times,
+        "rebuild_s": round(rebuild_s(told), 2),
+    }
+    with ProcessPoolExecutor(workers) as pool:
+        report["against_optuna"] = {name: compare(pool, name, seeds) for name in COMPARISONS}
+    return report
