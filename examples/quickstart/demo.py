@@ -79,13 +79,20 @@ def main() -> int:
         check=True,
         capture_output=True,
     )
-    best = json.loads(shown.stdout)["status"]["best"]
+    status = json.loads(shown.stdout)["status"]
+    best = status["best"]
     title("is it better than no model? val/JaccardIndex, mean over the folds")
     # The bucket of the dev cluster's S3 server is a folder.
     print(comparison(baselines(state.s3 / "data" / data.bucket / DATA), best))
 
     title("what kubectl shows")
     run("kubectl", "get", "tunes,crossvalidations,trainruns", "-n", NAMESPACE)
+
+    decision = status.get("lastDecision")
+    if decision is not None:
+        number = str(decision["trial"])
+        title(f"why was trial {number} not finished? crossfold explain tune/{NAME} --trial {number}")
+        run(Path(sys.executable).parent / "crossfold", "explain", f"tune/{NAME}", "--trial", number, "-n", NAMESPACE)
 
     title(f"done in {time.monotonic() - start:.0f} s. What to type next")
     folder = state.s3 / "artifacts" / best["artifactUri"].removeprefix("s3://")
@@ -95,6 +102,7 @@ def main() -> int:
   kubectl get cv                                 # the trials
   kubectl get tr                                 # the runs of all trials: one per fold and seed
   kubectl describe tune {NAME}               # conditions, counters, the ranking, Events
+  crossfold explain tune/{NAME}              # the story of the whole search
   kubectl logs job/{best["crossValidation"]}-f0s42             # what a trainer said
   ls {folder.relative_to(Path.cwd())}
   kubectl delete tune {NAME}                 # artifacts stay
