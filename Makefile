@@ -12,9 +12,11 @@ export UV_PYTHON_DOWNLOADS := never
 PY := .venv/bin/python
 DEV := python3 -m devcluster
 EXTRAS := operator trainer cli
+# Resolved apart from the others: they run in an environment of their own.
+APART := trackers trackers-test
 PYTEST_ARGS ?=
 
-.PHONY: help env demo test unit verify gen lock cluster-up cluster-down images watch clean
+.PHONY: help env trackers-env demo test unit verify gen lock cluster-up cluster-down images watch clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | column -t -s $$'\t'
@@ -33,12 +35,20 @@ $(CACHE)/uv-$(UV_VERSION)/bin/uv:
 	@$(UV) pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
+trackers-env: .venv-trackers/.synced  ## the environment of trackers (W&B, Aim, MLflow) and of their servers, for tests
+
+.venv-trackers/.synced: locks/trackers-test.txt | $(UV)
+	@echo "trackers' environment from locks/trackers-test.txt"
+	@[ -x .venv-trackers/bin/python ] || $(UV) venv -q .venv-trackers --python '>=3.11'
+	@$(UV) pip sync -q --python .venv-trackers/bin/python --require-hashes --compile-bytecode locks/trackers-test.txt
+	@touch $@
+
 demo: env  ## the main job, on a real cluster of one machine: a search over real imagery
 	@$(DEV) up
 	@$(DEV) images > .state/images.json
 	@PYTHONPATH=. $(PY) examples/quickstart/demo.py
 
-test: env cluster-up images  ## every test, from unit to end-to-end
+test: env trackers-env cluster-up images  ## every test, from unit to end-to-end
 	@eval "$$($(DEV) env)" && $(PY) -m pytest --durations=15 $(PYTEST_ARGS)
 
 unit: env  ## the tests that need no cluster
@@ -50,7 +60,7 @@ verify: env cluster-up  ## lint, types, layers, generated files, locks, chart an
 	@$(PY) -m mypy
 	@.venv/bin/lint-imports
 	@$(PY) -m crossfold_operator.crdgen --check
-	@.ci/locks-current $(UV) $(EXTRAS)
+	@.ci/locks-current $(UV) "$(EXTRAS)" "$(APART)"
 	@eval "$$($(DEV) env)" && .ci/manifests-valid
 
 gen: env  ## make the generated files anew: CRDs
@@ -59,6 +69,7 @@ gen: env  ## make the generated files anew: CRDs
 lock: $(UV)  ## make the locks anew, with hashes and without the names of hosts
 	@.ci/compile-lock $(UV) dev locks/dev.txt
 	@for extra in $(EXTRAS); do .ci/compile-lock $(UV) $$extra locks/$$extra.txt -c locks/dev.txt; done
+	@for extra in $(APART); do .ci/compile-lock $(UV) $$extra locks/$$extra.txt; done
 
 cluster-up:  ## a real Kubernetes and two S3 servers on this machine
 	@$(DEV) up
@@ -70,4 +81,4 @@ images: cluster-up  ## build the two images and load them into the cluster
 	@$(DEV) images > .state/images.json
 
 clean: cluster-down  ## cluster-down, and the Python environment
-	@rm -rf .venv
+	@rm -rf .venv .venv-trackers

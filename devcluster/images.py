@@ -47,7 +47,7 @@ class Image:
 _UV = "images/uv.txt"
 IMAGES = (
     Image("operator", (_UV, "locks/operator.txt", "operator/crossfold_operator", "trainer/crossfold_trainer")),
-    Image("trainer", (_UV, "locks/trainer.txt", "trainer/crossfold_trainer")),
+    Image("trainer", (_UV, "locks/trainer.txt", "locks/trackers.txt", "trainer/crossfold_trainer")),
 )
 
 

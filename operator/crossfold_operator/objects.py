@@ -209,6 +209,10 @@ def _pod_spec(template: TemplateSpec, config: RunConfig, image: str, progress_ur
         if reference is not None:
             volumes.append({"name": f"{side}-credentials", "secret": {"secretName": reference.name}})
             mounts.append({"name": f"{side}-credentials", "mountPath": f"{CREDENTIALS_DIR}/{side}", "readOnly": True})
+    for tracker, secret in config.tracking.secrets.items():
+        # Optional: a Secret that is missing costs a run its tracker, not its start.
+        volumes.append({"name": f"{tracker}-credentials", "secret": {"secretName": secret, "optional": True}})
+        mounts.append({"name": f"{tracker}-credentials", "mountPath": f"{CREDENTIALS_DIR}/{tracker}", "readOnly": True})
     reporting: list[Obj] = []
     if progress_url:
         reporting.append({"name": progress.URL_VARIABLE, "value": progress_url})

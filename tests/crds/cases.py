@@ -321,6 +321,13 @@ CASES = [
     Case("unknown combine", SCHEMA, "Unsupported value", {"objective": {"combine": "Mean"}}),
     Case("empty uri", SCHEMA, "should be at least 1 chars long", {"data": {"uri": ""}}),
     Case("endpoint without scheme", SCHEMA, "should match '^(https?://.+)?$'", {"data": {"endpoint": "minio:9000"}}),
+    Case("a wandb without project", SCHEMA, "project", {"tracking": {"wandb": {"entity": "me"}}}),
+    Case("a project with a slash", SCHEMA, "should match", {"tracking": {"wandb": {"project": "me/p"}}}),
+    Case(
+        "a wandb mode in small letters", SCHEMA, "Offline", {"tracking": {"wandb": {"project": "p", "mode": "offline"}}}
+    ),
+    Case("an aim server by http", SCHEMA, "should match", {"tracking": {"aim": {"uri": "http://aim:53800"}}}),
+    Case("an mlflow in a folder", SCHEMA, "should match", {"tracking": {"mlflow": {"trackingUri": "file:///runs"}}}),
     Case("bad secret name", SCHEMA, "should match", {"artifacts": {"secretRef": {"name": "My_Secret"}}}),
     Case("subsample one", SCHEMA, "should be greater than or equal to 2", {"data": {"subsample": 1}}),
     Case(
@@ -516,6 +523,18 @@ CASES = [
         RULE,
         "values goes with method Region or Sample",
         {"data": {"split": {"values": ["Banks"]}}},
+    ),
+    Case(
+        "a key that nobody asks for",
+        RULE,
+        "mode Offline needs no key: remove secretRef",
+        {"tracking": {"wandb": {"project": "p", "mode": "Offline", "secretRef": {"name": "w"}}}},
+    ),
+    Case(
+        "a graph for nobody",
+        RULE,
+        "graph is written for TensorBoard",
+        {"tracking": {"tensorboard": False, "graph": True}},
     ),
     Case(
         "anonymous with a secret",

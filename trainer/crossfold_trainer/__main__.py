@@ -37,7 +37,7 @@ from crossfold_trainer.interrupt import Interrupt
 from crossfold_trainer.splits import make_splits
 from crossfold_trainer.store import Store
 from crossfold_trainer.task import Task
-from crossfold_trainer.tracking import LogText, TensorBoard, speed_line
+from crossfold_trainer.tracking import LogText, Tracking, read_known, speed_line
 
 if TYPE_CHECKING:
     from crossfold_trainer.devicewatch import DeviceWatch
@@ -178,8 +178,9 @@ def _train(task: Task, folder: Store, interrupt: Interrupt, log_text: LogText, b
     threads = environment.use_cpus()
     uploader = Uploader(folder)
     news = live.Live(live.sender(task.config))
-    with TensorBoard(enabled=task.config.tracking.tensorboard) as board, contextlib.closing(news):
-        training = fit.Fit(task, uploader, board, log_text, interrupt, live=news)
+    known = read_known(folder.read(artifacts.TRACKERS)) if task.config.tracking.aim else {}
+    with Tracking(task.config, task.hyperparameters, known) as tracking, contextlib.closing(news):
+        training = fit.Fit(task, uploader, tracking, log_text, interrupt, live=news)
         uploader.submit(
             [
                 Item(artifacts.HPARAMS, _hparams(task)),
@@ -197,13 +198,24 @@ def _train(task: Task, folder: Store, interrupt: Interrupt, log_text: LogText, b
         )  # fmt: skip
         interrupt.deferred = True
         watch = devicewatch.DeviceWatch(training.device)
-        with contextlib.closing(watch):
-            outcome, reason = training.run()
+        try:
+            with contextlib.closing(watch):
+                outcome, reason = training.run()
+        except Interrupted:
+            tracking.interrupted()
+            uploader.submit([*tracking.items(), *tracking.files()])
+            uploader.flush()
+            raise
         speed = performance(training.meter, watch)
         result = make_result(task, training.progress, outcome, reason, seconds=time.monotonic() - began, speed=speed)
         log.info("%s: %s; score %s", outcome.value.lower(), reason, result.score)
         log.info("%s", speed_line(speed))
-        uploader.submit([log_text.item(), *board.items()])
+        if task.config.tracking.graph:
+            training.draw_graph()
+        facts = {"outcome": outcome.value, "score": result.score, "epoch": result.epoch, "reason": result.reason}
+        notes = tracking.finish({**result.metrics, **result.values}, {k: v for k, v in facts.items() if v is not None})
+        result = result.model_copy(update={"notes": [note[:512] for note in notes]})
+        uploader.submit([log_text.item(), *tracking.items(), *tracking.files()])
         uploader.flush()
     artifacts.write(folder, Item(artifacts.RESULT, (result.model_dump_json(indent=2) + "\n").encode()))
     return result

@@ -36,7 +36,7 @@ from crossfold_trainer.schedules import Position, learning_rate
 from crossfold_trainer.splits import Index
 from crossfold_trainer.step import LossReader, Reading, TrainStep
 from crossfold_trainer.task import Task
-from crossfold_trainer.tracking import LogText, TensorBoard, csv_item, epoch_line
+from crossfold_trainer.tracking import LogText, Tracking, csv_item, epoch_line
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Fit:
         self,
         task: Task,
         uploader: Uploader,
-        board: TensorBoard,
+        tracking: Tracking,
         log_text: LogText,
         interrupt: Interrupt,
         *,
@@ -66,7 +66,7 @@ class Fit:
         self.progress = Progress()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._uploader = uploader
-        self._board = board
+        self._tracking = tracking
         self._log_text = log_text
         self._interrupt = interrupt
         self._live = live
@@ -115,7 +115,7 @@ class Fit:
         settings = self.config.trainer
         torch.autograd.set_detect_anomaly(settings.detect_anomaly)
         try:
-            self._uploader.submit(self._first_figures())
+            self._uploader.submit(self._tracking.images(self._first_figures()))
             while (reason := self._finished()) is None:
                 self._epoch()
             self._snapshot(validated=None)
@@ -186,7 +186,7 @@ class Fit:
         progress.history.append(row)
         progress.epoch, progress.batch = epoch + 1, 0
         self._step.metrics = PixelMetrics(self.device, self.data.labels, curves=False)
-        self._board.scalars(
+        self._tracking.scalars(
             {name: value for name, value in row.items() if name not in ("epoch", "step")}, progress.step
         )
         shown = {m.name: values[m.name] for m in self.config.objective.metrics if m.name in values}
@@ -196,7 +196,7 @@ class Fit:
         )
         log.info("%s", line)
         if due:
-            self._snapshot(validated=epoch, improved=improved, figure=drawn)
+            self._snapshot(validated=epoch, improved=improved, figure=self._tracking.images(drawn))
         self._report()
 
     def _train_rest_of_epoch(self) -> None:
@@ -243,7 +243,7 @@ class Fit:
         """Log the losses that have arrived, and end at the first one that is no number."""
         for step, loss in readings:
             if step % self.config.trainer.log_every_n_steps == 0 and math.isfinite(loss):
-                self._board.scalars({"train/loss_step": loss, "learning_rate": self._learning_rate()}, step)
+                self._tracking.scalars({"train/loss_step": loss, "learning_rate": self._learning_rate()}, step)
         bad = self._losses.bad
         if bad is not None:
             raise Diverged(f"the loss is {bad.loss} at step {bad.step}, in epoch {self.progress.epoch + 1}")
@@ -314,10 +314,10 @@ class Fit:
         for of_batch, x, y, probability in self._answers(ordered_batches(rows, self.hp["batch_size"]), metrics):
             instances.update(probability, y)
             samples += self._samples(of_batch, x, y, probability)
-        self._uploader.submit(self._figures("test", metrics, samples))
+        self._uploader.submit(self._tracking.images(self._figures("test", metrics, samples)))
         values = metrics.compute() | instances.compute()
         progress.test = {f"test/{name}": value for name, value in values.items()}
-        self._board.scalars(progress.test, progress.step)
+        self._tracking.scalars(progress.test, progress.step)
         log.info(
             "tested epoch %d on %d patches: test/JaccardIndex=%.4f",
             progress.best.epoch + 1,
@@ -387,6 +387,12 @@ class Fit:
         in_order = sorted(samples, key=lambda sample: self._shown.index(sample.row))
         return figures.sample_panels(in_order, self.data.bands, self.data.labels)
 
+    def draw_graph(self) -> None:
+        """Have the model's graph written, traced with an empty patch."""
+        self._model.eval()
+        patch = torch.zeros(1, len(self.data.bands), *self.data.shape[-2:], device=self.device)
+        self._tracking.graph(self._model, patch)
+
     # -- checkpoints -------------------------------------------------------------------------------------------
 
     def _snapshot(self, *, validated: int | None, improved: bool = False, figure: list[Item] | None = None) -> None:
@@ -404,7 +410,7 @@ class Fit:
             items = [Item(LAST, self._pack_state(validated), keep_as=PREVIOUS)]
             if improved:
                 items.append(self._pack_best())
-            items += [*(figure or []), csv_item(progress.history), self._log_text.item(), *self._board.items()]
+            items += [*(figure or []), csv_item(progress.history), self._log_text.item(), *self._tracking.items()]
             self._uploader.submit(items)
         self._saved_step, self._saved_at = progress.step, time.monotonic()
 

@@ -129,7 +129,7 @@ def test_a_process_leaves_everything_and_repeats_its_result(data: Path, tmp_path
     config = config_for(
         data,
         tmp_path / "a",
-        tracking={"tensorboard": True},
+        tracking={"tensorboard": True, "graph": True},
         trainer={"plotEveryNValEpochs": 2},
         hyperparameters={"augment": ["HorizontalFlip"]},
     )

@@ -83,6 +83,8 @@ class RunResult(Model):
     """The run's folder."""
     reason: str = ""
     """Why training ended, in words."""
+    notes: Annotated[list[Annotated[str, Field(max_length=512)]], Field(max_length=16)] = []
+    """What did not work and cost the run nothing, such as a tracker that was away."""
 
     def message(self) -> str:
         """JSON of at most 4 KB: metrics outside the objective are left out, last first, when it would be more.
@@ -91,6 +93,8 @@ class RunResult(Model):
         """
         content = self.model_dump(mode="json")
         names = list(self.metrics)
+        if len(_json({"result": content})) > MESSAGE_LIMIT:
+            content["notes"] = []
         while names and len(_json({"result": content})) > MESSAGE_LIMIT:
             del content["metrics"][names.pop()]
         for field in ("reason", "artifactUri", "checkpointUri"):
