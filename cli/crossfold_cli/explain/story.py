@@ -11,6 +11,8 @@ from crossfold_cli.explain.past import Past, Seen, under_way
 from crossfold_operator.names import Condition, CrossValidationPhase
 from crossfold_operator.observe.runs import Run, finite
 from crossfold_operator.observe.trials import Trial
+from crossfold_operator.plan.tune import history
+from crossfold_operator.search.history import digest
 from crossfold_operator.status.tune import objective_text, ranking
 from crossfold_trainer.contract.scoring import better, score_direction
 
@@ -98,6 +100,10 @@ class TuneStory:
     why: str
     objective: str
     sampler: str
+    history_digest: str
+    """Of all that the sampler was told, as the operator wrote it down."""
+    history_reproduced: bool
+    """Whether the objects still say the same."""
     trials: dict[str, int]
     runs: dict[str, int]
     summary: dict[str, str]
@@ -142,6 +148,8 @@ def tune_story(past: Past) -> TuneStory:
         why=_why(past),
         objective=objective_text(past.spec.objective),
         sampler=status.search.sampler,
+        history_digest=status.search.history_digest,
+        history_reproduced=digest(history(past.now, past.asked)) == status.search.history_digest,
         trials=status.trials.model_dump(),
         runs=status.runs.model_dump(),
         summary={name: text for name, text in status.summary.model_dump().items() if text},

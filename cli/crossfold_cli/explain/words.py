@@ -34,6 +34,10 @@ def of_tune(story: TuneStory) -> list[str]:
     lines += [f"  objective  {story.objective}"]
     if story.sampler:
         lines += [f"  sampler    {story.sampler}"]
+    if story.history_digest and not story.history_reproduced:
+        lines += [
+            "             it was told other things than the objects say now: trials were deleted or changed since"
+        ]
     counted = ", ".join(f"{count} {name}" for name, count in story.trials.items() if count)
     lines += [f"  trials     {counted or 'none yet'}"]
     counted = ", ".join(f"{count} {name}" for name, count in story.runs.items() if count)

@@ -1,6 +1,7 @@
 """A Katib Experiment (kubeflow.org/v1beta1). All its numbers are texts."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from crossfold_cli.importers.located import Located
@@ -30,6 +31,12 @@ _ALGORITHMS = {
     "sobol": "Sobol",
 }
 _SEED = "random_state"
+_SETTINGS = {
+    "n_startup_trials": "startupTrials",
+    "n_ei_candidates": "candidates",
+    "n_EI_candidates": "candidates",
+}
+"""Settings of TPE that a Tune has too."""
 _TYPES = ("double", "int", "discrete", "categorical")
 _SCALES = {"": "", "unknown": "", "uniform": "", "logUniform": "Log"}
 _LEFT = {
@@ -58,7 +65,7 @@ def read(document: Located, reading: Reading) -> Search:
             raise version.error(f"apiVersion must be {API_VERSION}, not {version.plain!r}")
     with reading.part():
         spec = required(document, top, "spec", "an Experiment").mapping("spec")
-    entries, algorithm, seed, metric = [], "", None, None
+    entries, algorithm, metric = [], _Algorithm(), None
     counts: dict[str, int] = {}
     for key, item in spec.items():
         with reading.part():
@@ -70,7 +77,7 @@ def read(document: Located, reading: Reading) -> Search:
                 case "objective":
                     metric = _metric(item, reading)
                 case "algorithm":
-                    algorithm, seed = _algorithm(item, reading)
+                    algorithm = _algorithm(item, reading)
                 case "maxTrialCount" | "parallelTrialCount":
                     counts[key] = item.count(key)
                 case "maxFailedTrialCount":
@@ -87,8 +94,9 @@ def read(document: Located, reading: Reading) -> Search:
         entries=tuple(entries),
         name=name,
         metric=metric,
-        algorithm=algorithm,
-        seed=seed,
+        algorithm=algorithm.name,
+        seed=algorithm.seed,
+        settings=algorithm.settings,
         max_trials=counts.get("maxTrialCount"),
         max_failed_trials=counts.get("maxFailedTrialCount"),
         parallelism=counts.get("parallelTrialCount", _DEFAULT_PARALLEL),
@@ -116,22 +124,32 @@ def _metric(item: Located, reading: Reading) -> Metric:
     return Metric(text, maximize=goal.content == "maximize", line=name.line, target=target)
 
 
-def _algorithm(item: Located, reading: Reading) -> tuple[str, int | None]:
+@dataclass(frozen=True)
+class _Algorithm:
+    name: str = ""
+    seed: int | None = None
+    settings: Mapping[str, float] = field(default_factory=dict)
+
+
+def _algorithm(item: Located, reading: Reading) -> _Algorithm:
     given = item.mapping("algorithm")
     only(item, given, ("algorithmName", "algorithmSettings"), "algorithm")
     name = required(item, given, "algorithmName", "algorithm")
     if name.content not in _ALGORITHMS:
         raise name.error(f"algorithm {name.plain!r} has no counterpart: use {', '.join(_ALGORITHMS)}")
-    seed = None
+    algorithm, seed = _ALGORITHMS[str(name.content)], None
+    found: dict[str, float] = {}
     settings = given.get("algorithmSettings")
     for setting in settings.items("algorithmSettings") if settings and settings.content else ():
         pair = setting.mapping("an algorithm setting")
         which = required(setting, pair, "name", "an algorithm setting").text("name")
         if which == _SEED:
             seed = _whole(required(setting, pair, "value", which), which)
+        elif which in _SETTINGS and algorithm == "TPE":
+            found[_SETTINGS[which]] = _whole(required(setting, pair, "value", which), which)
         else:
             reading.left(setting, f"algorithm setting '{which}'", "it has no counterpart")
-    return _ALGORITHMS[str(name.content)], seed
+    return _Algorithm(algorithm, seed, found)
 
 
 def _whole(item: Located, what: str) -> int:

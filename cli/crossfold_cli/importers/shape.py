@@ -51,6 +51,7 @@ class Search:
     metric: Metric | None = None
     algorithm: str = ""
     seed: int | None = None
+    settings: Mapping[str, float] = field(default_factory=dict)
     max_trials: int | None = None
     max_failed_trials: int | None = None
     parallelism: int | None = None

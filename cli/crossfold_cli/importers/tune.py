@@ -139,7 +139,11 @@ def tune_of(search: Search, options: Options, stem: str) -> Imported:
             for entry in entries
             if "value" in entry.says
         ],
-        "algorithm": {"name": algorithm, **({} if search.seed is None else {"seed": search.seed})},
+        "algorithm": {
+            "name": algorithm,
+            **({} if search.seed is None else {"seed": search.seed}),
+            **({"settings": dict(search.settings)} if search.settings else {}),
+        },
         "target": _target(search.metric, options, comments, notes),
         "maxTrials": _trials(search, options, algorithm, spec_parameters(parameters), comments),
         "maxFailedTrials": search.max_failed_trials,

@@ -135,6 +135,42 @@ def test_samplers_that_learn_nothing(algorithm: Mapping[str, Any], how: str) -> 
     assert asking.informed_by == asking.running == asking.good == ()
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "first", "last"),
+    [
+        ({"name": "TPE", "settings": {"startupTrials": 3}}, "at random: the model needs 3", "by the model, which 6"),
+        ({"name": "GP", "settings": {"startupTrials": 3}}, "from a Sobol sequence: the model needs 3", "by the model"),
+        ({"name": "CMAES"}, "from the generation that 1", "from the generation that 6"),
+        ({"name": "Sobol", "seed": 5}, "the next point of the Sobol sequence of the seed 5", "the next point"),
+    ],
+    ids=lambda value: value["name"] if isinstance(value, dict) else "",
+)
+def test_every_algorithm_is_asked_once_more(algorithm: Mapping[str, Any], first: str, last: str) -> None:
+    cluster = MemoryCluster()
+    parameters = [
+        {"name": "learning_rate", "type": "Float", "min": 1e-5, "max": 1e-2, "scale": "Log"},
+        {"name": "gamma", "type": "Float", "min": 0.9, "max": 0.999, "scale": "ReverseLog"},
+    ]
+    initial = [{"parameters": [{"name": "learning_rate", "value": 1e-3}]}]
+    cluster.apply(
+        tune(
+            algorithm=algorithm,
+            parameters=parameters,
+            initialTrials=initial,
+            maxTrials=7,
+            parallelism=1,
+            racing={"enabled": False},
+        )
+    )
+    asyncio.run(World(cluster).run())
+    it = past(cluster)
+    told = [trial_story(it, seen).asking for seen in it.trials]
+    assert [asking.reproduced for asking in told] == [True] * 7
+    assert told[0].how.startswith("as spec.initialTrials[0] says")
+    assert told[1].how.startswith(first)
+    assert told[6].how.startswith(last)
+
+
 def test_numbers_in_a_row_are_one() -> None:
     assert words.numbers_text([0, 1, 2, 5, 4, 7, 8]) == "0-2, 5, 4, 7-8"
     assert words.numbers_text(range(0, 60, 2)) == "0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22 and 18 more"
@@ -196,6 +232,8 @@ def test_the_story_of_the_tune(ran: tuple[MemoryCluster, Asked]) -> None:
     assert [trial.trial for trial in told.others["Unstable"]] == [DIVERGED]
     assert told.comparison is not None
     assert told.comparison.against == status["top"][1]["trial"]
+    assert told.history_digest == status["search"]["historyDigest"]
+    assert told.history_reproduced
     text = "\n".join(words.of_tune(told))
     assert f"Tune t is Complete: all {TRIALS} trials have ended" in text
     assert "ahead of trial" in text
@@ -316,6 +354,7 @@ def test_a_trial_that_was_deleted(tmp_path: Path, ran: tuple[MemoryCluster, Aske
         command.explain("tune/t", trial=2, **arguments)
     text, _ = command.explain("tune/t", trial=None, **arguments)
     assert "Deleted: 1\n  trial 2: its CrossValidation is gone" in text
+    assert "it was told other things than the objects say now" in text
 
 
 def test_no_tune_at_all(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ DARTS = [
     {"name": "model_encoder", "type": "Categorical", "values": ["resnet18", "resnet34", "dpn107"]},
     {"name": "augment", "type": "Categorical", "values": [[], ["HorizontalFlip", "VerticalFlip"]]},
     LEARNING_RATE,
+    {"name": "gamma", "type": "Float", "min": 0.9, "max": 0.999, "scale": "ReverseLog"},
     {"name": "focal_loss_alpha", "type": "Float", "min": 0.1, "max": 0.9},
     {"name": "focal_loss_gamma", "type": "Float", "min": 0, "max": 5},
     {"name": "batch_size", "type": "Int", "min": 4, "max": 16},
@@ -124,7 +125,7 @@ def test_katib() -> None:
         ENCODERS,
     ]
     assert "fixed" not in tune["spec"]
-    assert tune["spec"]["algorithm"] == {"name": "TPE", "seed": 10}
+    assert tune["spec"]["algorithm"] == {"name": "TPE", "seed": 10, "settings": {"startupTrials": 20}}
     assert tune["spec"]["objective"] == {"metrics": [{"name": "val/Accuracy"}]}
     assert (tune["spec"]["maxTrials"], tune["spec"]["maxFailedTrials"], tune["spec"]["parallelism"]) == (12, 3, 3)
     assert tune["spec"]["target"] == 0.99
@@ -132,7 +133,7 @@ def test_katib() -> None:
     for left in (
         "metadata.namespace",
         "objective.additionalMetricNames",
-        "'n_startup_trials'",
+        "'prior_weight'",
         "'resumePolicy'",
         "'earlyStopping'",
         "'trialTemplate'",
@@ -170,6 +171,14 @@ def test_optimization_job() -> None:
         # 1e-5 is a number, and a decimal one.
         ("{low: 1e-5, high: 1e-2}", {"min": 1e-5, "max": 1e-2}),
         ("{low: 1.0, high: 2.0}", {"min": 1, "max": 2}),
+        (
+            "{distribution: reversed_loguniform, low: 0.9, high: 0.999}",
+            {"min": 0.9, "max": 0.999, "scale": "ReverseLog"},
+        ),
+        (
+            "{distribution: reversed-loguniform, low: 0.5, high: 0.99, n: 1}",
+            {"min": 0.5, "max": 0.99, "scale": "ReverseLog"},
+        ),
         ("{low: 1, high: 3}", {"type": "Int", "min": 1, "max": 3}),
         ("{distribution: intuniform, low: 1, high: 3}", {"type": "Int", "min": 1, "max": 3}),
         ("[1, 2]", {"type": "Categorical", "values": [1, 2]}),
@@ -378,7 +387,15 @@ def test_katib_parameters(tmp_path: Path, kind: str, space: str, parameter: dict
 
 
 @pytest.mark.parametrize(
-    ("name", "algorithm"), [("random", "Random"), ("tpe", "TPE"), ("multivariate-tpe", "TPE"), ("grid", "Grid")]
+    ("name", "algorithm"),
+    [
+        ("random", "Random"),
+        ("tpe", "TPE"),
+        ("multivariate-tpe", "TPE"),
+        ("grid", "Grid"),
+        ("cmaes", "CMAES"),
+        ("sobol", "Sobol"),
+    ],
 )
 def test_katib_algorithms(tmp_path: Path, name: str, algorithm: str) -> None:
     text = EXPERIMENT.format(algorithm=name, kind="double", space='{min: "1", max: "2", step: "0.25"}')

@@ -60,6 +60,12 @@ def continuous(written: Any, low: float, high: float, *, log: bool = False) -> M
     return Meaning(written, between(low, high), ends=(float(low), float(high)), median=median)
 
 
+def reversed_log(written: Any, low: float, high: float) -> Meaning:
+    """1 - x is log-uniform."""
+    median = 1 - math.sqrt((1 - low) * (1 - high))
+    return Meaning(written, between(low, high), ends=(low, high), median=median)
+
+
 def integers(written: Any, low: int, high: int, step: int = 1) -> Meaning:
     values = range(low, high + 1, step)
     return Meaning(
@@ -91,6 +97,9 @@ DARTS = st.one_of(
         lambda p: continuous({"distribution": "uniform", "low": p[0], "high": p[1]}, *p)
     ),
     pair(POSITIVE).map(lambda p: continuous({"distribution": "loguniform", "low": p[0], "high": p[1]}, *p, log=True)),
+    pair(st.floats(0, 0.999).map(lambda x: round(x, 3)), least=0.05).map(
+        lambda p: reversed_log({"distribution": "reversed_loguniform", "low": p[0], "high": p[1]}, *p)
+    ),
     CHOICES.map(lambda v: one_of(v, v)),
     CHOICES.map(lambda v: one_of({"distribution": "choice", "choices": v}, v)),
 )
