@@ -33,6 +33,7 @@ class Asking:
         sampler: what chose them, with its version.
         how: in what phase it was, in a sentence.
         informed_by: numbers of the ended trials that the sampler learned from.
+        started_from: trials of other Tunes that it was told of: ``tune/number``.
         running: numbers of the trials that were under way, where the sampler minds them.
         good: numbers of the trials that the sampler held to be good, best first (TPE's model).
         best: number and score of the best complete trial then.
@@ -43,6 +44,7 @@ class Asking:
     sampler: str
     how: str
     informed_by: tuple[int, ...] = ()
+    started_from: tuple[str, ...] = ()
     running: tuple[int, ...] = ()
     good: tuple[int, ...] = ()
     best: tuple[int, float] | None = None
@@ -60,13 +62,15 @@ def asking(past: Past, seen: Seen) -> Asking:
     chosen = answers[0] if known is None else known
     told = history(chosen, number)
     telling = _telling(past, told)
+    foreign = [f"{trial.source}/{trial.number}" for trial in past.start]
     order = ranking(past.spec.objective, chosen)
-    modelled = name in _LEARNING and len(telling) >= _startup(past)
+    modelled = name in _LEARNING and len(telling) + len(foreign) >= _startup(past)
     running = tuple(trial.number for trial in told if trial.state is TrialState.RUNNING)
     good = min(_MOST_GOOD, math.ceil(_GOOD_SHARE * (len(telling) + len(running))))
     return Asking(
         sampler=sampler_name(past.spec.algorithm),
-        how=_how(past, number, len(telling)),
+        how=_how(past, number, len(telling) + len(foreign)),
+        started_from=tuple(foreign),
         informed_by=tuple(telling) if modelled else (),
         running=running if name in _LEARNING else (),
         good=tuple(trial.number for trial in order[:good]) if modelled and name is AlgorithmName.TPE else (),
@@ -78,7 +82,7 @@ def asking(past: Past, seen: Seen) -> Asking:
 def _replayed(past: Past, trial: Trial, known: Sequence[Trial]) -> bool:
     """Whether the sampler chooses what the trial has."""
     spec = past.spec
-    told = history(known, trial.number)
+    told = [*past.start, *history(known, trial.number)]
     direction = score_direction(spec.objective)
     answer = ask(spec.parameters, spec.algorithm, direction, told, trial.number, initial=spec.initial_trials)
     space = space_of(spec.parameters)

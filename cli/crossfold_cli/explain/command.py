@@ -44,7 +44,7 @@ def explain(
     else:
         found, where = source.from_cluster(name, kubectl_in(namespace)), "the cluster"
     try:
-        past = past_of(found.tune, found.cross_validations, found.train_runs)
+        past = past_of(found.tune, found.cross_validations, found.train_runs, found.sources)
     except ValidationError as error:
         raise UsageError(f"Tune {name} cannot be read: it is of another version", problems.of_error(error)) from error
     told = story.tune_story(past) if trial is None else story.trial_story(past, _trial(past, trial))

@@ -8,14 +8,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import combinations
-from typing import Any
+from typing import Any, cast
 
 from crossfold_operator.api.crossvalidation import RunRecord
 from crossfold_operator.api.tune import TuneSpec, TuneStatus
+from crossfold_operator.cluster.base import Cluster
+from crossfold_operator.cluster.cache import Cache
 from crossfold_operator.names import Condition, CrossValidationPhase
 from crossfold_operator.observe.runs import Run, read_runs
 from crossfold_operator.observe.trials import Trial, TrialReader
 from crossfold_operator.plan.crossvalidation import Unit
+from crossfold_operator.reconcile.sources import Sources
+from crossfold_operator.search.history import Trial as Told
 from crossfold_operator.times import parse_time
 
 Obj = Mapping[str, Any]
@@ -56,6 +60,7 @@ class Past:
         status: its status.
         trials: those that exist, by number.
         asked: numbers below this one have been given out.
+        start: trials of other Tunes that the sampler started from.
     """
 
     name: str
@@ -64,6 +69,7 @@ class Past:
     status: TuneStatus
     trials: tuple[Seen, ...]
     asked: int
+    start: tuple[Told, ...] = ()
 
     def get(self, number: int) -> Seen | None:
         """The trial of a number; None when its CrossValidation is gone."""
@@ -75,13 +81,16 @@ class Past:
         return [seen.trial for seen in self.trials]
 
 
-def past_of(tune: Obj, cross_validations: Iterable[Obj], train_runs: Iterable[Obj]) -> Past:
+def past_of(
+    tune: Obj, cross_validations: Iterable[Obj], train_runs: Iterable[Obj], sources: Iterable[Obj] = ()
+) -> Past:
     """Read the objects of a Tune.
 
     Args:
         tune: the Tune.
         cross_validations: its trials.
         train_runs: their runs; those of ended trials need not be there.
+        sources: the finished Tunes of spec.warmStart, and their trials.
     """
     spec = TuneSpec.model_validate(tune["spec"])
     status = TuneStatus.model_validate(tune.get("status") or {})
@@ -103,7 +112,17 @@ def past_of(tune: Obj, cross_validations: Iterable[Obj], train_runs: Iterable[Ob
         status=status,
         trials=tuple(seen),
         asked=max(status.trials.asked, seen[-1].trial.number + 1 if seen else 0),
+        start=_start(tune, spec, sources),
     )
+
+
+def _start(tune: Obj, spec: TuneSpec, sources: Iterable[Obj]) -> tuple[Told, ...]:
+    """What the sampler was told of other Tunes."""
+    cache = Cache()
+    for obj in sources:
+        cache.put(dict(obj))
+    # It reads objects by key and by owner, which is what a cache does.
+    return Sources(cast("Cluster", cache)).read(dict(tune), spec, begun=True).trials
 
 
 def _seen(trial: Trial, cv: Obj, runs_of: Callable[[str], Sequence[Obj]]) -> Seen:

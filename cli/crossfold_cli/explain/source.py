@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ class Objects:
     tune: Obj
     cross_validations: list[Obj]
     train_runs: list[Obj]
+    sources: list[Obj] = field(default_factory=list)
+    """The Tunes of its spec.warmStart, and their trials."""
 
 
 def name_of(target: str) -> str:
@@ -60,7 +62,13 @@ def from_cluster(name: str, kubectl: Callable[..., str]) -> Objects:
     tunes = json.loads(kubectl("get", "tunes", "-o", "json"))["items"]
     tune = _one(name, tunes, "in this namespace")
     below = kubectl("get", "crossvalidations,trainruns", "-l", f"{LABEL_TUNE}={name}", "-o", "json")
-    return _objects(tune, json.loads(below)["items"])
+    found = _objects(tune, json.loads(below)["items"])
+    wanted = {item["name"] for item in tune["spec"].get("warmStart", ())}
+    if not wanted:
+        return found
+    trials = kubectl("get", "crossvalidations", "-l", f"{LABEL_TUNE} in ({','.join(sorted(wanted))})", "-o", "json")
+    sources = [obj for obj in tunes if obj["metadata"]["name"] in wanted]
+    return replace(found, sources=[*sources, *json.loads(trials)["items"]])
 
 
 def from_folder(name: str, base: Path) -> Objects:

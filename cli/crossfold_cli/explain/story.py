@@ -149,7 +149,7 @@ def tune_story(past: Past) -> TuneStory:
         objective=objective_text(past.spec.objective),
         sampler=status.search.sampler,
         history_digest=status.search.history_digest,
-        history_reproduced=digest(history(past.now, past.asked)) == status.search.history_digest,
+        history_reproduced=digest([*past.start, *history(past.now, past.asked)]) == status.search.history_digest,
         trials=status.trials.model_dump(),
         runs=status.runs.model_dump(),
         summary={name: text for name, text in status.summary.model_dump().items() if text},

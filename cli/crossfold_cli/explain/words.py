@@ -63,6 +63,9 @@ def _asking(asking: Asking, asked: datetime) -> list[str]:
     lines = [f"chosen by {asking.sampler} {_when(asked)}, {asking.how}"]
     if asking.informed_by:
         lines.append(f"learned from trials {numbers_text(asking.informed_by)}")
+    if asking.started_from:
+        tunes = sorted({text.rpartition("/")[0] for text in asking.started_from})
+        lines.append(f"started from {len(asking.started_from)} trials of {', '.join(tunes)}")
     if asking.informed_by and asking.running:
         lines.append(f"kept away from trials {numbers_text(asking.running)}, which were under way")
     if asking.good:

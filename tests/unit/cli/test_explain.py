@@ -171,6 +171,36 @@ def test_every_algorithm_is_asked_once_more(algorithm: Mapping[str, Any], first:
     assert told[6].how.startswith(last)
 
 
+def test_a_search_that_started_from_another() -> None:
+    cluster = MemoryCluster()
+    world = World(cluster)
+    spec = {**SPEC, "parallelism": 1, "racing": {"enabled": False}}
+    cluster.apply(tune("pilot", **{**spec, "maxTrials": 11}))
+    asyncio.run(world.run())
+    cluster.apply(tune("next", **{**spec, "maxTrials": 3}, warmStart=[{"name": "pilot"}]))
+    asyncio.run(world.run())
+
+    def run(*arguments: str) -> str:
+        kinds = {
+            "tunes": [Kind.TUNE],
+            "crossvalidations": [Kind.CROSS_VALIDATION],
+            "crossvalidations,trainruns": [Kind.CROSS_VALIDATION, Kind.TRAIN_RUN],
+        }
+        return json.dumps({"items": [obj for kind in kinds[arguments[1]] for obj in cluster.of(kind)]})
+
+    found = source.from_cluster("next", run)
+    it = past_of(found.tune, found.cross_validations, found.train_runs, found.sources)
+    assert len(it.start) == 11
+    told = trial_story(it, it.trials[0])
+    assert told.asking.reproduced
+    assert told.asking.how == "by the model, which 11 ended trials informed"
+    assert told.asking.started_from == tuple(f"pilot/{number}" for number in range(11))
+    assert "  started from 11 trials of pilot" in words.of_trial(told)
+    assert tune_story(it).history_reproduced
+    alone = past_of(found.tune, found.cross_validations, found.train_runs)
+    assert not trial_story(alone, alone.trials[0]).asking.reproduced
+
+
 def test_numbers_in_a_row_are_one() -> None:
     assert words.numbers_text([0, 1, 2, 5, 4, 7, 8]) == "0-2, 5, 4, 7-8"
     assert words.numbers_text(range(0, 60, 2)) == "0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22 and 18 more"
