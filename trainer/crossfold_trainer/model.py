@@ -66,12 +66,14 @@ def build_model(hyperparameters: dict[str, Any], n_bands: int, outputs: int = 1)
         _known("model_encoder", encoder, get_encoder_names(), "; any timm encoder works as tu-NAME")
     if is_uri(weights):
         weights = None
+    # timm's encoders carry the name of their weights in their own (tu-NAME.TAG).
+    wanted = True if weights is not None and encoder.startswith("tu-") else weights
     try:
         with hub_or_cache() if weights is not None else nullcontext():
             network = smp.create_model(
                 arch,
                 encoder_name=encoder,
-                encoder_weights=weights,
+                encoder_weights=wanted,
                 in_channels=n_bands,
                 classes=outputs,
                 activation=None,
