@@ -17,7 +17,14 @@ ENCODER = "tu-test_efficientnet"
 """timm's smallest: a model in well under a second."""
 
 
-def write_dataset(folder: Path, n: int = 24, side: int = 32, zarr_format: int = 3, **replace: Any) -> Path:
+def write_dataset(
+    folder: Path,
+    n: int = 24,
+    side: int = 32,
+    zarr_format: int = 3,
+    x_chunks: tuple[int, ...] | None = None,
+    **replace: Any,
+) -> Path:
     """Bright squares on a dark ground in six regions; ``replace`` overrides parts: x, y, metadata, config."""
     rng = np.random.default_rng(0)
     y = np.zeros((n, side, side), np.uint8)
@@ -46,7 +53,7 @@ def write_dataset(folder: Path, n: int = 24, side: int = 32, zarr_format: int = 
         array = parts[name]
         if array is not None:
             # As darts writes them: one band of one patch a chunk.
-            chunks = (1, 1, *array.shape[2:]) if array.ndim == 4 else (1, *array.shape[1:])
+            chunks = x_chunks or (1, 1, *array.shape[2:]) if array.ndim == 4 else (1, *array.shape[1:])
             group.create_array(name, data=array, chunks=chunks)
     return folder
 

@@ -17,6 +17,8 @@ LABEL_SEED = f"{GROUP}/seed"
 LABEL_ATTEMPT = f"{GROUP}/attempt"
 RESERVED_LABEL_DOMAINS = (GROUP, "kueue.x-k8s.io")
 
+CACHE_VOLUME = "data-cache"
+"""Volume of a pod for cached data."""
 CONTAINER = "trainer"
 """Name of the container in a trainer pod."""
 

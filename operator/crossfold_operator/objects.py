@@ -9,20 +9,24 @@ from crossfold_operator.api.fields import NamedValue
 from crossfold_operator.api.template import TemplateSpec
 from crossfold_operator.api.trainrun import TrainRunSpec
 from crossfold_operator.api.tune import TuneSpec
-from crossfold_operator.names import API_VERSIONS, CONTAINER, Kind
+from crossfold_operator.names import API_VERSIONS, CACHE_VOLUME, CONTAINER, Kind
 from crossfold_operator.observe.attempts import FAILURE_RULES
 from crossfold_trainer.contract import progress
 from crossfold_trainer.contract.base import Model
 from crossfold_trainer.contract.config import (
+    CACHE_DIR,
     CONFIG_VARIABLE,
     CREDENTIALS_DIR,
     IMAGE_VARIABLE,
+    CacheSpec,
     RunConfig,
     with_digest,
 )
 
 Obj = dict[str, Any]
 
+TRAINER_USER = 65532
+"""User and group of the trainer's image."""
 MANAGED = {names.LABEL_MANAGED_BY: "crossfold"}
 _PROGRESS_TOKEN: Obj = {
     "serviceAccountToken": {
@@ -195,6 +199,14 @@ def _failure_rule(code: int | None) -> Obj:
     }
 
 
+def _cache_volume(cache: CacheSpec) -> Obj:
+    if cache.host_path:
+        return {"hostPath": {"path": cache.host_path, "type": "DirectoryOrCreate"}}
+    if cache.claim_name:
+        return {"persistentVolumeClaim": {"claimName": cache.claim_name}}
+    return {"emptyDir": {"sizeLimit": cache.size_limit}}
+
+
 def _pod_spec(template: TemplateSpec, config: RunConfig, image: str, progress_url: str) -> Obj:
     volumes: list[Obj] = [
         {"name": "tmp", "emptyDir": {}},
@@ -218,6 +230,14 @@ def _pod_spec(template: TemplateSpec, config: RunConfig, image: str, progress_ur
         reporting.append({"name": progress.URL_VARIABLE, "value": progress_url})
         volumes.append({"name": "progress-token", "projected": {"sources": [_PROGRESS_TOKEN]}})
         mounts.append({"name": "progress-token", "mountPath": progress.TOKEN_FOLDER, "readOnly": True})
+    cache = config.data.cache
+    if cache is not None:
+        volumes.append({"name": CACHE_VOLUME, **_cache_volume(cache)})
+        mounts.append({"name": CACHE_VOLUME, "mountPath": CACHE_DIR})
+    security: Obj = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    if cache is not None and cache.claim_name:
+        # A claim's file system belongs to root: the group lets the trainer's user write there.
+        security |= {"fsGroup": TRAINER_USER, "fsGroupChangePolicy": "OnRootMismatch"}
     container: Obj = {
         "name": CONTAINER,
         "image": image,
@@ -243,7 +263,7 @@ def _pod_spec(template: TemplateSpec, config: RunConfig, image: str, progress_ur
         "automountServiceAccountToken": bool(template.service_account_name),
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": template.termination_grace_period_seconds,
-        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "securityContext": security,
         "containers": [container],
         "volumes": [*volumes, *(dict(volume) for volume in template.volumes)],
     }

@@ -5,16 +5,19 @@ Shapes: N patches, C bands, H x W pixels. x float32 (N, C, H, W) in [0, 1]; y ui
 
 import io
 import json
+import os
 import tomllib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfold_trainer.contract.config import DataSpec
+from crossfold_trainer.cache import DiskCache
+from crossfold_trainer.contract.config import CACHE_DIR, CACHE_VARIABLE, DataSpec
 from crossfold_trainer.errors import ConfigError
 from crossfold_trainer.inventory import Inventory, digest_of, list_objects, marks
 from crossfold_trainer.labels import Labels, labels_from
@@ -121,16 +124,18 @@ def open_dataset(spec: DataSpec, bands: Sequence[str] | None) -> DataSet:
     entries = list_objects(store, f"{ARRAYS}/", _marks(facts, {"x": x, "y": y}))
     shapes = json.dumps({name: found.shape for name, found in facts.items()}, sort_keys=True).encode()
     x_layout, y_layout = parse(f"{ARRAYS}/x", x), parse(f"{ARRAYS}/y", y)
+    digest = digest_of((raw_config, raw_metadata, shapes), entries)
+    inventory, cache = Inventory(entries), _cache(spec, digest)
     check = _label_check(labels)
     reader: Reader
     if x_layout is not None and y_layout is not None:
-        reader = ChunkReader(store, Inventory(entries), x_layout, y_layout, columns=columns, check_labels=check)
+        reader = ChunkReader(store, inventory, x_layout, y_layout, columns=columns, check_labels=check, cache=cache)
     else:
-        reader = _zarr_reader(store, columns, check)
+        reader = _zarr_reader(store, columns, check, (cache, inventory) if cache is not None else None)
     return DataSet(
         bands=chosen,
         metadata=metadata,
-        digest=digest_of((raw_config, raw_metadata, shapes), entries),
+        digest=digest,
         shape=(facts["x"].shape[2], facts["x"].shape[3]),
         labels=labels,
         reader=reader,
@@ -178,12 +183,26 @@ def _marks(facts: dict[str, _Facts], documents: dict[str, dict[str, Any]]) -> li
     return marks(arrays)
 
 
-def _zarr_reader(store: Store, columns: Sequence[int], check_labels: LabelCheck) -> Reader:
+def _cache(spec: DataSpec, digest: str) -> DiskCache | None:
+    if spec.cache is None:
+        return None
+    folder = Path(os.environ.get(CACHE_VARIABLE) or CACHE_DIR)
+    return DiskCache(folder, digest, spec.cache.limit_bytes)
+
+
+def _zarr_reader(
+    store: Store, columns: Sequence[int], check_labels: LabelCheck, cached: tuple[DiskCache, Inventory] | None
+) -> Reader:
     import zarr  # noqa: PLC0415 - most data sets are read without it
 
     zarr.config.set({"async.concurrency": ZARR_REQUESTS})
+    objects = store.zarr()
+    if cached is not None:
+        from crossfold_trainer.zarr_cache import CachedStore  # noqa: PLC0415
+
+        objects = CachedStore(objects, *cached)
     try:
-        group = store.attempt(lambda: zarr.open_group(store.zarr(), path=ARRAYS, mode="r"), ARRAYS)
+        group = store.attempt(lambda: zarr.open_group(objects, path=ARRAYS, mode="r"), ARRAYS)
         x: Any = store.attempt(lambda: group["x"], ARRAYS)
         y: Any = store.attempt(lambda: group["y"], ARRAYS)
     except (FileNotFoundError, KeyError, ValueError) as error:

@@ -90,7 +90,7 @@ class Fit:
         else:
             self._augment = lambda x, y: (x, y)
         used = np.union1d(splits.train, splits.val)
-        self._loader = Loader(data, used, self.device, config.trainer.num_workers)
+        self._loader = Loader(data, used, self.device, config.trainer.num_workers, config.trainer.in_memory)
         self._criterion = make_criterion(config.trainer, hyperparameters, data.labels)
         self._step = TrainStep(
             self._model, self._optimiser, self._criterion, self.numerics, config.trainer.gradient_clip

@@ -9,12 +9,15 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import assert_never
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from crossfold_trainer.contract.config import InMemory
 from crossfold_trainer.data import DataSet
+from crossfold_trainer.errors import ConfigError
 from crossfold_trainer.layout import Raw, Scaling
 from crossfold_trainer.machine import memory_limit
 from crossfold_trainer.reader import Mask
@@ -48,7 +51,14 @@ class Loader:
     device computes. Order and content do not depend on which of the two it is.
     """
 
-    def __init__(self, data: DataSet, rows: Index, device: torch.device, threads: int = 0) -> None:
+    def __init__(
+        self,
+        data: DataSet,
+        rows: Index,
+        device: torch.device,
+        threads: int = 0,
+        in_memory: InMemory = InMemory.AUTO,
+    ) -> None:
         """Prepare for these rows; reads all of them when they fit in memory.
 
         Args:
@@ -56,6 +66,10 @@ class Loader:
             rows: all rows that will ever be asked for.
             device: where batches go.
             threads: that decode; 0: one a CPU, at most four.
+            in_memory: whether the rows are kept in memory.
+
+        Raises:
+            ConfigError: the rows are to be kept in memory and do not fit.
         """
         self.waited = 0.0
         """Seconds that `batches` has waited for data, all calls together."""
@@ -65,7 +79,7 @@ class Loader:
         self._kept: _Buffers | None = None
         self._position: dict[int, int] = {}
         data.reader.use_threads(threads)
-        if len(rows) * data.patch_bytes <= MEMORY_SHARE * memory_limit():
+        if _fits(len(rows) * data.patch_bytes, in_memory):
             self._position = {int(row): i for i, row in enumerate(rows)}
             self._kept = self._buffers(len(rows), pinned=False)
             if len(rows):
@@ -140,6 +154,26 @@ class Loader:
             buffers.copied.record()
             return self._scale(x), y
         return self._scale(x) if self._data.reader.scaling is not None else x.clone(), y.clone()
+
+
+def _fits(size: int, wanted: InMemory) -> bool:
+    """Whether so many bytes are to be kept in memory."""
+    limit = memory_limit()
+    match wanted:
+        case InMemory.AUTO:
+            return size <= MEMORY_SHARE * limit
+        case InMemory.NEVER:
+            return False
+        case InMemory.ALWAYS:
+            if size > limit:
+                raise ConfigError(
+                    "trainer.inMemory",
+                    f"the run's patches take {size / 2**30:.1f} GiB of memory, and {limit / 2**30:.1f} GiB may be used:"
+                    " raise template.resources.limits.memory or choose Auto",
+                )
+            return True
+        case _:
+            assert_never(wanted)
 
 
 @dataclass

@@ -11,11 +11,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crossfold_trainer.cache import DiskCache
 from crossfold_trainer.errors import ConfigError
 from crossfold_trainer.inventory import Inventory
 from crossfold_trainer.layout import Buffer, Layout, Raw, Scaling
@@ -26,6 +27,7 @@ from crossfold_trainer.store import Store
 if TYPE_CHECKING:
     from zarr import Array
 
+T = TypeVar("T")
 Mask = NDArray[np.uint8]
 LabelCheck = Callable[[int, Mask], None]
 """Refuses labels (H, W) of a row by raising ConfigError."""
@@ -76,6 +78,7 @@ class ChunkReader(Reader):
         *,
         columns: Sequence[int],
         check_labels: LabelCheck,
+        cache: DiskCache | None = None,
     ) -> None:
         """Prepare; threads start with the first `submit`.
 
@@ -86,6 +89,7 @@ class ChunkReader(Reader):
             y: layout of the labels.
             columns: the bands to read, in their order, as positions in x.
             check_labels: called with the labels of each row that is read.
+            cache: keeps the chunks that are fetched.
         """
         self.dtype, self.scaling = x.dtype, x.scaling
         self._store = store
@@ -93,6 +97,7 @@ class ChunkReader(Reader):
         self._x, self._y = x, y
         self._blocks = _blocks(columns, x.bands)
         self._check_labels = check_labels
+        self._cache = cache
         self._threads = threads()
         self._started = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -132,15 +137,22 @@ class ChunkReader(Reader):
         chunks = [_Chunk(self._y.key(row), self._y, y, None)]
         chunks += [_Chunk(self._x.key(row, block.number), self._x, x, block) for block in self._blocks]
         async with self._samples:
+            # What is near has no latency to hide: it is read in the thread that decodes it.
             if self._store.folder is not None:
                 return await self._in_thread(self._read_and_decode, row, chunks, y)
-            await asyncio.gather(*(self._fetch(chunk) for chunk in chunks))
+            if self._cache is not None and await self._in_thread(self._take_cached, row, chunks, y):
+                return None
+            await asyncio.gather(*(self._fetch(chunk) for chunk in chunks if chunk.content is None))
         # Decoding waits its turn without keeping new requests from starting.
-        await self._in_thread(self._decode, row, chunks, y)
-        return None
+        try:
+            return await self._in_thread(self._decode, row, chunks, y)
+        except _Undecodable:
+            # Damaged on its way, or where it lies? A second copy tells.
+            await asyncio.gather(*(self._fetch(chunk) for chunk in chunks))
+        return await self._in_thread(self._decode, row, chunks, y)
 
-    async def _in_thread(self, work: Callable[..., None], *arguments: Any) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
+    async def _in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
 
     async def _fetch(self, chunk: "_Chunk") -> None:
         if self._inventory.size(chunk.key) is None:
@@ -149,16 +161,27 @@ class ChunkReader(Reader):
             got = await self._store.fetch(chunk.key)
         if got is None:
             raise self._lost(chunk.key)
-        if not self._inventory.same(chunk.key, got.tag):
+        if got.tag and not self._inventory.same(chunk.key, got.tag):
             raise ConfigError(
                 "data.uri",
                 f"{self._store.uri}/{chunk.key} was replaced while this run read the data set: write a changed data"
                 " set to a place of its own",
             )
-        chunk.content = got.content
+        chunk.content, chunk.fetched = got.content, True
+
+    def _take_cached(self, row: int, chunks: "Sequence[_Chunk]", y: Mask) -> bool:
+        """Take what the cache has; when that is everything, decode it and say so."""
+        missing = False
+        for chunk in chunks:
+            size = self._inventory.size(chunk.key)
+            if size is not None and self._cache is not None:
+                chunk.content = self._cache.read(chunk.key, size)
+                missing = missing or chunk.content is None
+        if not missing:
+            self._decode(row, chunks, y)
+        return not missing
 
     def _read_and_decode(self, row: int, chunks: "Sequence[_Chunk]", y: Mask) -> None:
-        """From a folder: read where the decoding is done, there is no latency to hide."""
         folder = self._store.folder
         for chunk in chunks:
             if self._inventory.size(chunk.key) is None:
@@ -176,10 +199,12 @@ class ChunkReader(Reader):
             try:
                 chunk.decode()
             except ValueError as error:
-                raise ConfigError(
+                raise _Undecodable(
                     "data.uri",
                     f"{self._store.uri}/{chunk.key} cannot be decoded ({error}): write the data set again",
                 ) from error
+            if chunk.fetched and self._cache is not None:
+                self._cache.write(chunk.key, chunk.content)
             chunk.content = None
         self._check_labels(row, y)
 
@@ -189,6 +214,10 @@ class ChunkReader(Reader):
             f"{self._store.uri}/{key} was there when the data set was opened and is gone: nothing may change a data set"
             " that runs use",
         )
+
+
+class _Undecodable(ConfigError):
+    """A chunk's bytes are no chunk."""
 
 
 @dataclass(frozen=True)
@@ -221,6 +250,7 @@ class _Chunk:
     out: Raw
     block: _Block | None
     content: Buffer | None = None
+    fetched: bool = False
 
     def decode(self) -> None:
         """Put the numbers where they belong.

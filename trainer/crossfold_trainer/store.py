@@ -45,6 +45,7 @@ DATA_TIMEOUT = timedelta(minutes=10)
 STALL_TIMEOUT = timedelta(seconds=15)
 """A data object whose next bytes take longer is asked for again."""
 MAX_RETRIES = 10
+FIRST_PAUSE = timedelta(milliseconds=200)
 RETRY_TIMEOUT = timedelta(seconds=30)
 """How long obstore repeats one request after connection errors, time-outs and 5xx answers."""
 FETCH_ROUNDS = 3
@@ -80,7 +81,7 @@ class Entry(NamedTuple):
 
 
 class Fetched(NamedTuple):
-    """An object's bytes (anything with the buffer protocol), and what identifies its content."""
+    """An object's bytes (anything with the buffer protocol), and its ETag; empty: the server names none."""
 
     content: Any
     tag: str
@@ -110,7 +111,7 @@ class Store:
         for round_ in range(FETCH_ROUNDS):
             try:
                 answer = await obstore.get_async(self._client, path)
-                return Fetched(await answer.bytes_async(), self._tag(answer.meta))
+                return Fetched(await answer.bytes_async(), answer.meta["e_tag"] or "")
             except (obs.BaseError, OSError) as error:
                 meant = self.explain(error, path)
                 if isinstance(meant, FileNotFoundError):
@@ -236,7 +237,7 @@ def open_store(spec: StoreSpec, side: Side) -> Store:
     retry: Any = {
         "max_retries": MAX_RETRIES,
         "retry_timeout": RETRY_TIMEOUT,
-        "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=5), "base": 2},
+        "backoff": {"init_backoff": FIRST_PAUSE, "max_backoff": timedelta(seconds=5), "base": 2},
     }
     client_options: Any = {
         "connect_timeout": CONNECT_TIMEOUT,

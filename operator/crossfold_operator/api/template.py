@@ -73,9 +73,10 @@ class VolumeMount(Model):
 
     rules = (
         Rule(
-            "!(self.mountPath in ['/etc/crossfold', '/tmp', '/dev/shm'])"
+            "!(self.mountPath in ['/etc/crossfold', '/tmp', '/dev/shm', '/var/cache/crossfold'])"
             " && !self.mountPath.startsWith('/etc/crossfold/')",
-            "mountPath /etc/crossfold, /tmp and /dev/shm are taken by the operator: choose another path",
+            "mountPath /etc/crossfold, /tmp, /dev/shm and /var/cache/crossfold are taken by the operator:"
+            " choose another path",
         ),
     )
 

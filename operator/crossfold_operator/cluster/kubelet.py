@@ -17,9 +17,9 @@ from crossfold_operator.cluster import jobs
 from crossfold_operator.cluster.base import Key, Obj, key_of
 from crossfold_operator.cluster.folder import Folder
 from crossfold_operator.cluster.slots import Slot, SlotPool
-from crossfold_operator.names import Kind
+from crossfold_operator.names import CACHE_VOLUME, Kind
 from crossfold_operator.times import timestamp
-from crossfold_trainer.contract.config import CREDENTIALS_VARIABLE, TERMINATION_VARIABLE
+from crossfold_trainer.contract.config import CACHE_VARIABLE, CREDENTIALS_VARIABLE, TERMINATION_VARIABLE
 from crossfold_trainer.contract.progress import FILE_VARIABLE as PROGRESS_FILE_VARIABLE
 from crossfold_trainer.contract.result import MESSAGE_LIMIT
 
@@ -196,7 +196,7 @@ class Kubelet:
         said.unlink(missing_ok=True)
         container = jobs.container_of(pod)
         command = [*container.get("command", self._command), *container.get("args", ())]
-        environment = self._environment(container, slot, said)
+        environment = self._environment(container, _cache_folder(pod), slot, said)
         environment[PROGRESS_FILE_VARIABLE] = str(self.progress_of(pod).absolute())
         now = timestamp()
         scheduled = {**pod, "spec": {**pod["spec"], "nodeName": socket.gethostname()}}
@@ -269,8 +269,13 @@ class Kubelet:
         told = jobs.with_condition(pod, "DisruptionTarget", timestamp(), reason="TerminationByKubelet", message=why)
         self._folder.replace(pod, told)
 
-    def _environment(self, container: Mapping[str, object], slot: Slot, said: Path) -> dict[str, str]:
-        environment = {CREDENTIALS_VARIABLE: str(self._credentials), **os.environ, "PYTHONUNBUFFERED": "1"}
+    def _environment(self, container: Mapping[str, object], cache: Path, slot: Slot, said: Path) -> dict[str, str]:
+        environment = {
+            CREDENTIALS_VARIABLE: str(self._credentials),
+            CACHE_VARIABLE: str(cache),
+            **os.environ,
+            "PYTHONUNBUFFERED": "1",
+        }
         given = container.get("env", ())
         if isinstance(given, list):
             environment |= {variable["name"]: variable.get("value", "") for variable in given}
@@ -335,6 +340,14 @@ def _is_locked(path: Path) -> bool:
         except BlockingIOError:
             return True
         return False
+
+
+def _cache_folder(pod: Mapping[str, Any]) -> Path:
+    """Where a run caches its data: the folder that its volume names, else one of this user's that all runs share."""
+    for volume in pod["spec"].get("volumes", ()):
+        if volume["name"] == CACHE_VOLUME and "hostPath" in volume:
+            return Path(volume["hostPath"]["path"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crossfold" / "data"
 
 
 def _kill_group(pid: int) -> None:

@@ -130,7 +130,7 @@ def test_what_counts() -> None:
 def test_every_setting_of_the_trainer_is_known_to_count_or_not() -> None:
     """A new setting needs a decision, and a row above."""
     counted = {name for changes in COUNTING for name in changes.get("trainer", {})}
-    unscored = {"plotEveryNValEpochs", "logEveryNSteps", "numWorkers"}
+    unscored = {"plotEveryNValEpochs", "logEveryNSteps", "numWorkers", "inMemory"}
     assert {field.alias for field in TrainerSpec.model_fields.values()} == counted | unscored
 
 

@@ -9,7 +9,7 @@ import torch
 import zarr
 
 from crossfold_trainer import loader as loader_module
-from crossfold_trainer.contract.config import DataSpec
+from crossfold_trainer.contract.config import DataSpec, InMemory
 from crossfold_trainer.data import DataSet, open_dataset
 from crossfold_trainer.errors import ConfigError
 from crossfold_trainer.labels import BINARY, Labels
@@ -79,6 +79,30 @@ def test_what_is_read_ahead_is_bounded_by_bytes(tmp_path: Path, monkeypatch: pyt
     assert most_under_way() == 3
     monkeypatch.setattr(loader_module, "AHEAD_BYTES", 1)
     assert most_under_way() == 2
+
+
+@pytest.mark.parametrize(
+    ("wanted", "share", "kept"),
+    [
+        (InMemory.AUTO, 0.39, True),
+        (InMemory.AUTO, 0.41, False),
+        (InMemory.ALWAYS, 0.99, True),
+        (InMemory.NEVER, 0.01, False),
+    ],
+)
+def test_what_is_kept_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: InMemory, share: float, kept: bool
+) -> None:
+    data = opened(write_dataset(tmp_path / "d"))
+    monkeypatch.setattr(loader_module, "memory_limit", lambda: 20 * data.patch_bytes / share)
+    assert Loader(data, np.arange(20), torch.device("cpu"), in_memory=wanted).in_memory == kept
+
+
+def test_what_does_not_fit_in_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = opened(write_dataset(tmp_path / "d"))
+    monkeypatch.setattr(loader_module, "memory_limit", lambda: 19 * data.patch_bytes)
+    with pytest.raises(ConfigError, match=r"trainer.inMemory: the run's patches take .*limits.memory or choose Auto"):
+        Loader(data, np.arange(20), torch.device("cpu"), in_memory=InMemory.ALWAYS)
 
 
 @pytest.mark.parametrize("limit", [2**40, 1])

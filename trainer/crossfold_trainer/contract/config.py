@@ -26,6 +26,10 @@ CONFIG_VARIABLE = "CROSSFOLD_CONFIG"
 """The environment variable in which a trainer finds its RunConfig as JSON."""
 IMAGE_VARIABLE = "CROSSFOLD_IMAGE"
 """The environment variable in which a trainer finds the image that it runs in, for its record of the environment."""
+CACHE_DIR = "/var/cache/crossfold"
+"""Where a pod finds the volume of data.cache."""
+CACHE_VARIABLE = "CROSSFOLD_CACHE"
+"""Overrides CACHE_DIR (local mode)."""
 CREDENTIALS_VARIABLE = "CROSSFOLD_CREDENTIALS"
 """Overrides CREDENTIALS_DIR (local mode)."""
 TERMINATION_VARIABLE = "CROSSFOLD_TERMINATION_LOG"
@@ -90,6 +94,14 @@ class Scheduler(StrEnum):
     ONE_CYCLE = "OneCycle"
 
 
+class InMemory(StrEnum):
+    """Whether a run keeps its patches in memory."""
+
+    AUTO = "Auto"
+    ALWAYS = "Always"
+    NEVER = "Never"
+
+
 class SecretRef(Model):
     """A Secret in the same namespace."""
 
@@ -133,6 +145,32 @@ class SplitSpec(Model):
     )
 
 
+class CacheSpec(Model):
+    """A disk near the pods for chunks of the data set; without hostPath and claimName an emptyDir of each pod."""
+
+    host_path: Annotated[str, Field(max_length=1024, pattern=r"^(/.+)?$")] = ""
+    """Folder of the node, which all runs on it share; it must be writable for the user that pods run as (65532)."""
+    claim_name: Annotated[str, Field(max_length=253, pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$")] = ""
+    """PersistentVolumeClaim in the same namespace, such as one on the node's own disk; runs share it."""
+    size_limit: Annotated[str, Field(max_length=16, pattern=r"^[1-9][0-9]{0,8}(Mi|Gi|Ti|M|G|T)$")] = "50Gi"
+    """Most that the cached chunks of all data sets may take together, such as 50Gi or 2Ti."""
+
+    rules = (
+        Rule(
+            "!has(self.hostPath) || self.hostPath == '' || !has(self.claimName) || self.claimName == ''",
+            "hostPath and claimName exclude each other: remove one",
+        ),
+    )
+
+    @property
+    def limit_bytes(self) -> int:
+        """The size limit in bytes."""
+        number = self.size_limit.rstrip("MGTi")
+        unit = self.size_limit[len(number) :]
+        factor: int = (1024 if unit.endswith("i") else 1000) ** (2 + "MGT".index(unit[0]))
+        return int(number) * factor
+
+
 class DataSpec(StoreSpec):
     """The data set (darts layout): config.toml, data.zarr and metadata.parquet below the URI."""
 
@@ -142,11 +180,17 @@ class DataSpec(StoreSpec):
     """Use only this many patches, sampled with seed 42 before anything else; null: all."""
     split: SplitSpec = SplitSpec()
     """The test part, set aside before the folds are cut."""
+    cache: CacheSpec | None = None
+    """Keep the chunks that runs read on a disk near them; null: fetch them in each epoch that memory cannot hold."""
 
     rules = (
         Rule(
             "!self.anonymous || !has(self.secretRef)",
             "anonymous and secretRef exclude each other: remove one",
+        ),
+        Rule(
+            "!has(self.cache) || (self.uri.contains('://') && !self.uri.startsWith('file:'))",
+            "cache goes with a data set in object storage; uri is a folder: remove cache",
         ),
     )
 
@@ -298,7 +342,9 @@ class TrainerSpec(Model):
     gradient_clip: Annotated[float, Field(gt=0, le=1e6)] | None = None
     """Greatest norm of the gradients of a step, all parameters together; null: not clipped."""
     num_workers: Annotated[int, Field(ge=0, le=64)] = 0
-    """Worker processes that load data; 0 loads in the training process."""
+    """Threads that decode patches; 0: one for each CPU of the pod, at most 4."""
+    in_memory: InMemory = InMemory.AUTO
+    """Auto keeps the patches of the run in memory where they take at most 40 % of its limit; Always, or Never."""
     limit_train_batches: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Train on at most this many batches per epoch, but one step (for trying things out); null: all."""
     limit_val_batches: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
@@ -468,7 +514,7 @@ class RunConfig(Model):
         return f"{self.artifacts.uri.rstrip('/')}/{self.artifact_path}".rstrip("/")
 
 
-_TRAINER_UNSCORED = {"plot_every_n_val_epochs", "log_every_n_steps", "num_workers"}
+_TRAINER_UNSCORED = {"plot_every_n_val_epochs", "log_every_n_steps", "num_workers", "in_memory"}
 """Trainer settings that change what is seen or how fast it comes, never the score."""
 
 
