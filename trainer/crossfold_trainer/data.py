@@ -26,7 +26,7 @@ from crossfold_trainer.reader import ChunkReader, LabelCheck, Reader, ZarrReader
 from crossfold_trainer.splits import Index, Metadata
 from crossfold_trainer.store import Store, open_store
 
-ARRAYS = "data.zarr"
+CONFIG, METADATA, ARRAYS, LABELS = "config.toml", "metadata.parquet", "data.zarr", "labels.geojson"
 ZARR_REQUESTS = 64
 """Requests in flight of one read through zarr."""
 
@@ -100,9 +100,9 @@ def open_dataset(spec: DataSpec, bands: Sequence[str] | None) -> DataSet:
         StoreError: the storage does not answer.
     """
     store = open_store(spec, "data")
-    raw_config = _need(store, "config.toml")
+    raw_config = _need(store, CONFIG)
     with ThreadPoolExecutor(3, thread_name_prefix="open") as pool:
-        reading_metadata = pool.submit(_need, store, "metadata.parquet")
+        reading_metadata = pool.submit(_need, store, METADATA)
         reading_x, reading_y = (pool.submit(_array, store, name) for name in ("x", "y"))
         section = _section(raw_config)
         known = _bands(section)

@@ -165,11 +165,11 @@ class Store:
         tag = None if self.folder is not None else meta["e_tag"]
         return str(tag or meta["last_modified"].isoformat())
 
-    def zarr(self) -> "ZarrStore":
-        """A read-only zarr store over the same client and root."""
+    def zarr(self, *, writable: bool = False) -> "ZarrStore":
+        """A zarr store over the same client and root."""
         from zarr.storage import ObjectStore as ZarrObjectStore  # noqa: PLC0415 - artifacts need no zarr
 
-        return ZarrObjectStore(self._client, read_only=True)
+        return ZarrObjectStore(self._client, read_only=not writable)
 
     def attempt(self, action: Callable[[], T], path: str) -> T:
         """Run something that uses the client; its errors come out as `explain` says."""
