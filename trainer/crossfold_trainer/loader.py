@@ -81,7 +81,7 @@ class Loader:
         data.reader.use_threads(threads)
         if _fits(len(rows) * data.patch_bytes, in_memory):
             self._position = {int(row): i for i, row in enumerate(rows)}
-            self._kept = self._buffers(len(rows), pinned=False)
+            self._kept = _Buffers(*self._new(len(rows), pinned=False))
             if len(rows):
                 data.reader.submit(rows, *self._kept.arrays(len(rows))).result()
 
@@ -124,13 +124,13 @@ class Loader:
         pinned = self._device.type == "cuda"
         resting = RESTING if pinned else 0
         ahead = 1 if self.in_memory else max(2, min(AHEAD_BATCHES, AHEAD_BYTES // (batch * self._data.patch_bytes)))
-        return deque(self._buffers(batch, pinned=pinned) for _ in range(ahead + resting)), resting
+        return deque(_Buffers(*self._new(batch, pinned=pinned)) for _ in range(ahead + resting)), resting
 
-    def _buffers(self, n: int, *, pinned: bool) -> "_Buffers":
+    def _new(self, n: int, *, pinned: bool) -> tuple[Tensor, Tensor]:
         data = self._data
         shape = (n, len(data.bands), *data.shape)
         with torch.inference_mode(False):  # made while validating, they serve training too
-            return _Buffers(
+            return (
                 torch.empty(shape, dtype=_TORCH[data.reader.dtype.str], pin_memory=pinned),
                 torch.empty((n, *data.shape), dtype=torch.uint8, pin_memory=pinned),
             )
@@ -153,7 +153,11 @@ class Loader:
             buffers.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             buffers.copied.record()
             return self._scale(x), y
-        return self._scale(x) if self._data.reader.scaling is not None else x.clone(), y.clone()
+        if self._data.reader.scaling is not None:
+            return self._scale(x), y.clone()
+        # The caller's from here on: new room costs less than a copy.
+        buffers.x, buffers.y = self._new(len(buffers.x), pinned=False)
+        return x, y
 
 
 def _fits(size: int, wanted: InMemory) -> bool:
@@ -219,7 +223,7 @@ class Scale:
         """(B, k, H, W) as stored -> float32."""
         if self._scaling is None:
             return stored
-        meant = stored.to(self._divisor.dtype).div_(self._divisor)
+        meant = torch.div(stored, self._divisor)
         return meant if self._scaling.plain else meant.add_(self._scaling.offset).float()
 
 
