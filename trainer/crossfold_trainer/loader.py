@@ -76,6 +76,7 @@ class Loader:
         self._data = data
         self._device = device
         self._scale = Scale(data.reader.scaling, device)
+        self._idle: list[_Buffers] = []
         self._kept: _Buffers | None = None
         self._position: dict[int, int] = {}
         data.reader.use_threads(threads)
@@ -113,6 +114,7 @@ class Loader:
                 read_ahead()
                 yield batch
         finally:
+            self._idle = list(free)
             for reading in under_way:
                 reading.future.cancel()
 
@@ -124,7 +126,10 @@ class Loader:
         pinned = self._device.type == "cuda"
         resting = RESTING if pinned else 0
         ahead = 1 if self.in_memory else max(2, min(AHEAD_BATCHES, AHEAD_BYTES // (batch * self._data.patch_bytes)))
-        return deque(_Buffers(*self._new(batch, pinned=pinned)) for _ in range(ahead + resting)), resting
+        room = deque(buffers for buffers in self._idle[: ahead + resting] if len(buffers.x) >= batch)
+        while len(room) < ahead + resting:
+            room.append(_Buffers(*self._new(batch, pinned=pinned)))
+        return room, resting
 
     def _new(self, n: int, *, pinned: bool) -> tuple[Tensor, Tensor]:
         data = self._data
