@@ -15,7 +15,6 @@ from tests.trainer_data import run_config, write_dataset
 IMPORTS = "import torch, segmentation_models_pytorch"
 FIRST_STEP = """
 import os, sys, time
-sys.modules["pandas"] = None  # pyarrow imports it where it is installed; the trainer's image has none
 import crossfold_trainer.__main__ as main
 train = main._train
 def patched(*arguments):
