@@ -155,6 +155,9 @@ def run_config(run: Mapping[str, Any], spec: TrainRunSpec) -> RunConfig:
         folds=spec.folds,
         fold_method=spec.fold_method,
         hyperparameters=by_name(spec.hyperparameters),
+        owner=meta["uid"],
+        out_of_memory=spec.retries.out_of_memory,
+        grace_period_seconds=spec.template.termination_grace_period_seconds,
         **{key: getattr(spec, key) for key in _SHARED},
     )
     return with_digest(config, "/".join(part for part in (meta["namespace"], tune, cv) if part))
@@ -180,7 +183,7 @@ def job(
         "podFailurePolicy": {"rules": [_failure_rule(code) for code, _ in FAILURE_RULES]},
         "template": {
             "metadata": {"labels": labels, **annotations},
-            "spec": _pod_spec(template, config, image, progress_url),
+            "spec": _pod_spec(template, config.model_copy(update={"attempt": attempt}), image, progress_url),
         },
     }
     if template.active_deadline_seconds is not None:

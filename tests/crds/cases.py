@@ -352,6 +352,8 @@ CASES = [
     Case("negative share of misses", SCHEMA, "greater than or equal to 0", {"trainer": {"tverskyBeta": -0.1}}),
     Case("too many workers", SCHEMA, "less than or equal to 64", {"trainer": {"numWorkers": 65}}),
     Case("unknown precision", SCHEMA, '"Auto", "FP32", "BF16Mixed", "FP16Mixed"', {"trainer": {"precision": "bf16"}}),
+    Case("no checkpoints", SCHEMA, "greater than or equal to 1", {"trainer": {"checkpointEveryNEpochs": 0}}),
+    Case("checkpoints all the time", SCHEMA, "greater than 0", {"trainer": {"checkpointEveryMinutes": 0}}),
     Case("no gradients", SCHEMA, "greater than or equal to 1", {"trainer": {"accumulateGradBatches": 0}}),
     Case(
         "unknown algorithm",
@@ -373,6 +375,8 @@ CASES = [
     Case("too many initial trials", SCHEMA, "must have at most 100", initial(*[("batch_size", 4)] * 101)),
     Case("negative search seed", SCHEMA, "greater than or equal to 0", {"algorithm": {"seed": -1}}),
     Case("suspend a text", SCHEMA, 'must be of type boolean: "string"', {"suspend": "yes"}),
+    Case("halved batches", ACCEPTED, spec={"retries": {"outOfMemory": "HalveBatch"}}),
+    Case("unknown policy", SCHEMA, '"Fail", "HalveBatch"', {"retries": {"outOfMemory": "Constrain"}}),
     Case("too many crashes", SCHEMA, "less than or equal to 20", {"retries": {"crash": 21}}),
     Case("unknown stop reason", SCHEMA, 'supported values: "Stopped"', {"stop": {"reason": "Bored"}}, CV),
     Case("fold too large", SCHEMA, "less than or equal to 99", {"fold": 100, "folds": 100}, RUN),

@@ -8,9 +8,11 @@ import logging
 import math
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from pydantic import ValidationError
 
 from crossfold_trainer import artifacts
 from crossfold_trainer.artifacts import Item, Uploader
+from crossfold_trainer.checkpoints import CheckpointLog
 from crossfold_trainer.contract import hyperparameters as hp
 from crossfold_trainer.contract.config import CONFIG_VARIABLE, TERMINATION_VARIABLE, RunConfig, config_digest
 from crossfold_trainer.contract.exits import Exit
@@ -32,7 +35,7 @@ from crossfold_trainer.contract.result import (
 )
 from crossfold_trainer.contract.scoring import run_score
 from crossfold_trainer.data import open_dataset
-from crossfold_trainer.errors import AcceleratorOutOfMemory, ConfigError, Interrupted
+from crossfold_trainer.errors import AcceleratorOutOfMemory, ConfigError, Fenced, Interrupted, StoreError
 from crossfold_trainer.interrupt import Interrupt
 from crossfold_trainer.splits import make_splits
 from crossfold_trainer.store import Store
@@ -49,6 +52,7 @@ log = logging.getLogger("crossfold_trainer.main")
 TERMINATION_LOG = "/dev/termination-log"
 """Mounted by the kubelet; written only where it exists."""
 CRASH = 1
+OUT_OF_MEMORY_REMEDY = "lower batch_size, set retries.outOfMemory to HalveBatch, or take a smaller encoder"
 
 
 def main() -> None:
@@ -62,34 +66,51 @@ def main() -> None:
 def run_to_exit(interrupt: Interrupt, log_text: LogText) -> int:
     """Run, say how it ended in the termination message and on the last line, and return the exit code."""
     store: list[Store] = []
+    failed = partial(_failed, log_text=log_text, interrupt=interrupt)
     try:
         result = run(interrupt, log_text, store)
     except ConfigError as error:
-        return _failed(Exit.CONFIG, FailureClass.CONFIG, str(error), store, log_text)
+        return failed(Exit.CONFIG, FailureClass.CONFIG, str(error), store)
     except AcceleratorOutOfMemory as error:
-        text = f"the accelerator is out of memory: lower batch_size or take a smaller encoder ({error})"
-        return _failed(Exit.OUT_OF_MEMORY, FailureClass.OUT_OF_MEMORY, text, store, log_text)
+        text = f"the accelerator is out of memory: {OUT_OF_MEMORY_REMEDY} ({error})"
+        return failed(Exit.OUT_OF_MEMORY, FailureClass.OUT_OF_MEMORY, text, store)
+    except Fenced as end:
+        return failed(Exit.INTERRUPTED, FailureClass.PREEMPTED, str(end), [])
     except Interrupted as end:
-        return _failed(Exit.INTERRUPTED, FailureClass.PREEMPTED, str(end), store, log_text)
+        return failed(Exit.INTERRUPTED, FailureClass.PREEMPTED, str(end), store)
     except Exception as error:  # noqa: BLE001 - the last place to say what happened
         trace = traceback.format_exc()
         sys.stderr.write(trace)
         log_text.add(trace)
         text = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        return _failed(CRASH, FailureClass.CRASH, text, store, log_text)
+        return failed(CRASH, FailureClass.CRASH, text, store)
     write_termination_message(result.message())
     return Exit.OK
 
 
-def _failed(code: int, kind: FailureClass, text: str, store: list[Store], log_text: LogText) -> int:
+def _failed(
+    code: int, kind: FailureClass, text: str, store: list[Store], *, log_text: LogText, interrupt: Interrupt
+) -> int:
     """Report an attempt without a result. Other than a crash, whose message is its log's last lines."""
     log.error("%s (exit %d): %s", "crash" if kind is FailureClass.CRASH else kind.value, code, text)
     if kind is not FailureClass.CRASH:
         write_termination_message(RunFailure(failure_class=kind, message=text[:FAILURE_TEXT_LIMIT]).text())
     for folder in store:
-        with contextlib.suppress(Exception):  # the log is worth a try, and its loss is not worth another failure
-            folder.write(artifacts.LOG, log_text.item().content)
+        _leave_log(folder, log_text, interrupt)
     return int(code)
+
+
+def _leave_log(folder: Store, log_text: LogText, interrupt: Interrupt) -> None:
+    """Write log.txt as far as there is time: its loss is not worth another failure."""
+
+    def write() -> None:
+        with contextlib.suppress(Exception):
+            folder.write(artifacts.LOG, log_text.item().content)
+
+    thread = threading.Thread(target=write, name="log", daemon=True)
+    thread.start()
+    deadline = interrupt.deadline
+    thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
 
 
 def write_termination_message(text: str) -> None:
@@ -137,6 +158,7 @@ def run(interrupt: Interrupt, log_text: LogText, opened: list[Store]) -> RunResu
     """
     began = time.monotonic()
     config = read_config(os.environ)
+    interrupt.grace_seconds = config.grace_period_seconds
     try:
         hyperparameters = hp.resolve(config.hyperparameters)
     except ValueError as error:
@@ -173,14 +195,29 @@ def _check_objective(config: RunConfig) -> None:
 
 def _train(task: Task, folder: Store, interrupt: Interrupt, log_text: LogText, began: float) -> RunResult:
     # From here on torch is needed, whose import takes seconds.
-    from crossfold_trainer import devicewatch, environment, fit, live, resume  # noqa: PLC0415
+    from crossfold_trainer import (  # noqa: PLC0415
+        devicewatch,
+        environment,
+        faults,
+        fit,
+        live,
+        resume,
+    )
 
+    config = task.config
     threads = environment.use_cpus()
-    uploader = Uploader(folder)
-    news = live.Live(live.sender(task.config))
-    known = read_known(folder.read(artifacts.TRACKERS)) if task.config.tracking.aim else {}
-    with Tracking(task.config, task.hyperparameters, known) as tracking, contextlib.closing(news):
-        training = fit.Fit(task, uploader, tracking, log_text, interrupt, live=news)
+    checkpoints = CheckpointLog(folder, config.owner, config.attempt)
+    checkpoints.claim()
+    uploader = Uploader(folder, checkpoints.commit)
+    news = live.Live(live.sender(config))
+    known = read_known(folder.read(artifacts.TRACKERS)) if config.tracking.aim else {}
+    with (
+        contextlib.closing(uploader),
+        Tracking(config, task.hyperparameters, known) as tracking,
+        contextlib.closing(news),
+        faults.explained(task.hyperparameters["batch_size"]),
+    ):
+        training = fit.Fit(task, uploader, tracking, log_text, interrupt, live=news, checkpoints=checkpoints)
         uploader.submit(
             [
                 Item(artifacts.HPARAMS, _hparams(task)),
@@ -188,7 +225,7 @@ def _train(task: Task, folder: Store, interrupt: Interrupt, log_text: LogText, b
                 Item(artifacts.ENVIRONMENT, environment.environment_record(training.device, threads)),
             ]
         )
-        state = resume.find(folder, task.identity)
+        state = resume.find(folder, checkpoints, task.identity)
         if state is not None:
             training.restore(state)
             log.info("resumed at step %d, epoch %d", training.progress.step, training.progress.epoch + 1)
@@ -201,23 +238,31 @@ def _train(task: Task, folder: Store, interrupt: Interrupt, log_text: LogText, b
         try:
             with contextlib.closing(watch):
                 outcome, reason = training.run()
-        except Interrupted:
+        except Interrupted as end:
             tracking.interrupted()
-            uploader.submit([*tracking.items(), *tracking.files()])
-            uploader.flush()
+            if not isinstance(end, Fenced):
+                with contextlib.suppress(StoreError):
+                    uploader.submit([*tracking.items(), *tracking.files()])
+                    uploader.flush(lambda: interrupt.deadline)
             raise
         speed = performance(training.meter, watch)
         result = make_result(task, training.progress, outcome, reason, seconds=time.monotonic() - began, speed=speed)
+        if training.halvings:
+            result = with_halvings(result, training.halvings, task.hyperparameters["batch_size"])
         log.info("%s: %s; score %s", outcome.value.lower(), reason, result.score)
         log.info("%s", speed_line(speed))
-        if task.config.tracking.graph:
+        if config.tracking.graph:
             training.draw_graph()
         facts = {"outcome": outcome.value, "score": result.score, "epoch": result.epoch, "reason": result.reason}
         notes = tracking.finish({**result.metrics, **result.values}, {k: v for k, v in facts.items() if v is not None})
         result = result.model_copy(update={"notes": [note[:512] for note in notes]})
         uploader.submit([log_text.item(), *tracking.items(), *tracking.files()])
-        uploader.flush()
-    artifacts.write(folder, Item(artifacts.RESULT, (result.model_dump_json(indent=2) + "\n").encode()))
+        if not uploader.flush(lambda: interrupt.deadline):
+            raise Interrupted("interrupted after training: the last uploads did not end within the grace period")
+    checkpoints.publish()
+    result = artifacts.write_result(folder, result)
+    with contextlib.suppress(StoreError, Fenced):  # what is left over takes room and does no harm
+        checkpoints.settle()
     return result
 
 
@@ -267,6 +312,13 @@ def make_result(
         artifact_uri=config.artifact_uri,
         reason=reason if score.stable or outcome is Outcome.DIVERGED else f"{reason}; unstable: {score.reason}",
     )
+
+
+def with_halvings(result: RunResult, halvings: int, batch_size: int) -> RunResult:
+    """The result of a run whose micro-batches were halved, saying so."""
+    size = max(1, math.ceil(batch_size / 2**halvings))
+    words = f"{size} instead of {batch_size} patches at a time, for want of accelerator memory"
+    return result.model_copy(update={"halvings": halvings, "reason": f"{result.reason}; {words}"})
 
 
 def _finite(value: float | None) -> float | None:

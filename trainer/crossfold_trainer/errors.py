@@ -24,6 +24,10 @@ class Interrupted(Exception):
     """SIGTERM arrived and what there was to save is saved (exit 75)."""
 
 
+class Fenced(Interrupted):
+    """Another attempt has taken the run over: nothing that this one does counts any more (exit 75)."""
+
+
 class AcceleratorOutOfMemory(Exception):
     """The accelerator ran out of memory (exit 71)."""
 

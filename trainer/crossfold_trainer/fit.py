@@ -3,11 +3,13 @@
 Shapes: x (B, C, H, W) float32, y (B, H, W) uint8, logits (B, H, W).
 """
 
+import contextlib
 import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -16,10 +18,12 @@ import torch
 from torch import Tensor
 
 from crossfold_trainer import figures, plots, resume
-from crossfold_trainer.artifacts import BEST, LAST, PREVIOUS, Item, Uploader
+from crossfold_trainer.artifacts import Checkpoint, Item, Uploader
+from crossfold_trainer.checkpoints import CheckpointLog
+from crossfold_trainer.contract.config import OutOfMemoryPolicy
 from crossfold_trainer.contract.result import Outcome
 from crossfold_trainer.contract.scoring import Score, better, run_score, score_direction
-from crossfold_trainer.errors import AcceleratorOutOfMemory, ConfigError, Diverged, Interrupted, StoreError
+from crossfold_trainer.errors import Diverged, Interrupted, StoreError
 from crossfold_trainer.instances import InstanceMetrics
 from crossfold_trainer.interrupt import Interrupt
 from crossfold_trainer.live import Live, fraction_of, report_of
@@ -29,9 +33,9 @@ from crossfold_trainer.meter import Meter
 from crossfold_trainer.metrics import PixelMetrics, answers
 from crossfold_trainer.model import Segmenter, build_model, compile_model, probabilities
 from crossfold_trainer.outlines import centres
-from crossfold_trainer.precision import NO_DETERMINISTIC_KERNEL, numerics, set_backends
+from crossfold_trainer.precision import numerics, set_backends
 from crossfold_trainer.pretrained import is_uri, load_checkpoint, load_encoder
-from crossfold_trainer.resume import Best, Progress, pack, progress_from
+from crossfold_trainer.resume import Best, Found, Progress, on_host, pack, progress_from
 from crossfold_trainer.schedules import Position, learning_rate
 from crossfold_trainer.splits import Index
 from crossfold_trainer.step import LossReader, Reading, TrainStep
@@ -39,9 +43,6 @@ from crossfold_trainer.task import Task
 from crossfold_trainer.tracking import LogText, Tracking, csv_item, epoch_line
 
 log = logging.getLogger(__name__)
-
-SNAPSHOT_EVERY_S = 600.0
-"""A checkpoint is also saved between validations when the last one is older than this."""
 
 
 class Fit:
@@ -56,6 +57,7 @@ class Fit:
         interrupt: Interrupt,
         *,
         live: Live,
+        checkpoints: CheckpointLog,
     ) -> None:
         """Build model and loaders; everything that can be wrong with them is found here."""
         self.config = config = task.config
@@ -70,6 +72,7 @@ class Fit:
         self._log_text = log_text
         self._interrupt = interrupt
         self._live = live
+        self._checkpoints = checkpoints
         self._cuda = self.device.type == "cuda"
         self.numerics = numerics(config.trainer.precision, self.device)
         set_backends(precision=config.trainer.precision, deterministic=config.trainer.deterministic)
@@ -93,7 +96,12 @@ class Fit:
         self._loader = Loader(data, used, self.device, config.trainer.num_workers, config.trainer.in_memory)
         self._criterion = make_criterion(config.trainer, hyperparameters, data.labels)
         self._step = TrainStep(
-            self._model, self._optimiser, self._criterion, self.numerics, config.trainer.gradient_clip
+            self._model,
+            self._optimiser,
+            self._criterion,
+            self.numerics,
+            config.trainer.gradient_clip,
+            halve=config.out_of_memory is OutOfMemoryPolicy.HALVE_BATCH,
         )
         self._step.metrics = PixelMetrics(self.device, data.labels, curves=False)
         self._losses = LossReader(self.device)
@@ -109,8 +117,7 @@ class Fit:
 
         Raises:
             Interrupted: SIGTERM arrived; the state is uploaded.
-            AcceleratorOutOfMemory: the accelerator's memory does not suffice.
-            ConfigError: the batches do not fit the model.
+            AcceleratorOutOfMemory: the accelerator's memory does not suffice even for halved micro-batches.
         """
         settings = self.config.trainer
         torch.autograd.set_detect_anomaly(settings.detect_anomaly)
@@ -124,28 +131,20 @@ class Fit:
             return Outcome.DIVERGED, str(end)
         except _Stop:
             log.info("SIGTERM: saving the state at step %d", self.progress.step)
-            self._snapshot(validated=None)
-            self._uploader.flush()
-            raise Interrupted(f"interrupted at step {self.progress.step}, checkpoint saved") from None
-        except torch.OutOfMemoryError as error:
-            raise AcceleratorOutOfMemory(str(error).splitlines()[0]) from error
-        except RuntimeError as error:
-            if NO_DETERMINISTIC_KERNEL not in str(error):
-                raise
-            raise ConfigError(
-                "trainer.deterministic",
-                f"{str(error).split(NO_DETERMINISTIC_KERNEL)[0].strip()} has no deterministic kernel: set it to false,"
-                " or choose another model_arch or trainer.loss",
-            ) from error
-        except ValueError as error:
-            if "Expected more than 1 value per channel" not in str(error):
-                raise
-            raise ConfigError(
-                "hyperparameters.batch_size",
-                f"batch normalisation needs more than one value a channel: raise batch_size ({self.hp['batch_size']})"
-                " or use larger patches",
-            ) from error
+            with contextlib.suppress(StoreError):  # of an upload before: flush tries again
+                self._snapshot(validated=None)
+            if self._uploader.flush(lambda: self._interrupt.deadline):
+                raise Interrupted(f"interrupted at step {self.progress.step}, checkpoint saved") from None
+            raise Interrupted(
+                f"interrupted at step {self.progress.step}: the artifact store did not take the checkpoint within the"
+                " grace period (template.terminationGracePeriodSeconds); the one before it counts"
+            ) from None
         return Outcome.TRAINED, reason
+
+    @property
+    def halvings(self) -> int:
+        """How often the micro-batch was halved for want of memory, all attempts together."""
+        return self._step.halvings
 
     def _finished(self) -> str | None:
         """Why training is over; None while it is not."""
@@ -197,6 +196,8 @@ class Fit:
         log.info("%s", line)
         if due:
             self._snapshot(validated=epoch, improved=improved, figure=self._tracking.images(drawn))
+        elif settings.checkpoint_every_n_epochs and (epoch + 1) % settings.checkpoint_every_n_epochs == 0:
+            self._snapshot(validated=None)
         self._report()
 
     def _train_rest_of_epoch(self) -> None:
@@ -231,7 +232,8 @@ class Fit:
         self._check_interrupt()
         if self._live.due:
             self._report()
-        if time.monotonic() - self._saved_at > SNAPSHOT_EVERY_S:
+        minutes = self.config.trainer.checkpoint_every_minutes
+        if minutes is not None and time.monotonic() - self._saved_at > 60 * minutes:
             self._snapshot(validated=None)
 
     def _report(self) -> None:
@@ -285,8 +287,7 @@ class Fit:
         self._model.eval()
         with torch.inference_mode():
             for rows, (x, y) in zip(batches, self._loader.batches(batches), strict=True):
-                with self.numerics.autocast():
-                    logits = self._model(x.contiguous(memory_format=torch.channels_last))
+                logits = self._step.predict(x)
                 probability = probabilities(logits)
                 metrics.update(probability, y, self._criterion(logits, y))
                 yield rows, x, y, probability
@@ -300,10 +301,11 @@ class Fit:
         rows, progress = self.splits.test, self.progress
         if not len(rows) or progress.best is None:
             return
-        self._uploader.flush()
-        weights = resume.best_weights(self._uploader.store, self.identity)
+        if not self._uploader.flush(lambda: self._interrupt.deadline):
+            raise _Stop
+        weights = resume.best_weights(self._uploader.store, self._checkpoints, self.identity)
         if weights is None:
-            raise StoreError(f"{BEST} cannot be read back to be tested")
+            raise StoreError("the weights of the kept epoch cannot be read back to be tested")
         self._model.load_state_dict(weights)
         del self._loader  # what it keeps in memory is not needed any more
         self._loader = Loader(self.data, rows, self.device, self.config.trainer.num_workers)
@@ -407,32 +409,36 @@ class Fit:
         if self._uploader.busy and not improved and not last_word:
             return
         with self.meter.checkpoint():
-            items = [Item(LAST, self._pack_state(validated), keep_as=PREVIOUS)]
-            if improved:
-                items.append(self._pack_best())
-            items += [*(figure or []), csv_item(progress.history), self._log_text.item(), *self._tracking.items()]
-            self._uploader.submit(items)
+            state = self._state(validated)
+            checkpoint = Checkpoint(
+                partial(pack, state, self.identity),
+                partial(pack, self._best_content(state["model"]), self.identity) if improved else None,
+            )
+            items = [*(figure or []), csv_item(progress.history), self._log_text.item(), *self._tracking.items()]
         self._saved_step, self._saved_at = progress.step, time.monotonic()
+        self._uploader.submit(items, checkpoint)
 
-    def _pack_state(self, validated: int | None) -> bytes:
-        return pack(
+    def _state(self, validated: int | None) -> dict[str, Any]:
+        """The training state as it is now, on the host: packing and uploading it need not hold training up."""
+        state: dict[str, Any] = on_host(
             {
                 "model": self._model.state_dict(),
                 "optimiser": self._optimiser.state_dict(),
                 "progress": asdict(self.progress),
+                "halvings": self.halvings,
                 "scaler": self._step.scaler.state_dict(),
                 "train_metrics": dict(self._step.metrics.state()),
                 "validated": validated,
-            },
-            self.identity,
+            }
         )
+        return state
 
-    def _pack_best(self) -> Item:
+    def _best_content(self, weights: dict[str, Any]) -> dict[str, Any]:
         best = self.progress.best
         if best is None:
             raise ValueError("there is no best epoch yet")
-        content = {
-            "model": self._model.state_dict(),
+        return {
+            "model": weights,
             "epoch": best.epoch,
             "score": best.score,
             "metrics": best.metrics,
@@ -442,19 +448,22 @@ class Fit:
             "classes": list(self.data.labels.names),
             "outputs": self.data.labels.outputs,
         }
-        return Item(BEST, pack(content, self.identity))
 
-    def restore(self, content: dict[str, Any]) -> None:
+    def restore(self, found: Found) -> None:
         """Go on from a checkpoint that `resume.find` gave."""
+        content = found.content
         self._model.load_state_dict(content["model"])
         self._optimiser.load_state_dict(content["optimiser"])
         self._step.scaler.load_state_dict(content["scaler"])
+        self._step.halvings = content["halvings"]
         self.progress = progress_from(content)
         self._step.metrics.load(content["train_metrics"])
-        best = self.progress.best
-        if best is not None and content["validated"] == best.epoch:
-            # These weights are the best ones; the upload of best.ckpt may have been cut off.
-            self._uploader.submit([self._pack_best()])
+        self._saved_step = self.progress.step
+        if found.best_lost:
+            best = partial(pack, self._best_content(on_host(content["model"])), self.identity)
+            self._uploader.submit(
+                checkpoint=Checkpoint(partial(pack, self._state(content["validated"]), self.identity), best)
+            )
 
 
 def starting_model(task: Task) -> Segmenter:

@@ -8,17 +8,18 @@ import io
 import logging
 import zipfile
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
-from crossfold_trainer.artifacts import BEST, LAST, PREVIOUS
+from crossfold_trainer.checkpoints import CheckpointLog, Saved
 from crossfold_trainer.store import Store
 from crossfold_trainer.task import Identity
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Of the checkpoint's content; another one is not read."""
 
 
@@ -68,39 +69,63 @@ def progress_from(content: dict[str, Any]) -> Progress:
     return Progress(best=Best(**best) if best else None, **values)
 
 
-def find(store: Store, identity: Identity) -> dict[str, Any] | None:
-    """The newest state to go on from: last.ckpt, else the one before it, else none.
+def on_host(value: Any) -> Any:
+    """A copy of tensors in dictionaries and lists that training does not change any more."""
+    match value:
+        case Tensor():
+            return value.detach().to("cpu", copy=True)
+        case dict():
+            return {key: on_host(item) for key, item in value.items()}
+        case list() | tuple():
+            return [on_host(item) for item in value]
+        case _:
+            return value
 
-    A state whose best epoch is not what best.ckpt holds is passed over, unless it is that epoch itself (then
-    its own weights are the best ones): a result must never name a checkpoint that is not there.
+
+class Found(NamedTuple):
+    """A state to go on from."""
+
+    content: dict[str, Any]
+    best_lost: bool
+    """The state is the best epoch's own, and the weights that were kept of it are not there."""
+
+
+def find(store: Store, checkpoints: CheckpointLog, identity: Identity) -> Found | None:
+    """The newest state to go on from, else the one before it, else none.
+
+    A state whose best epoch's weights cannot be had is passed over, unless it is that epoch's own: a result must
+    never name a checkpoint that is not there.
     """
-    best_epoch: int | None = None
-    best_read = False
-    for path in (LAST, PREVIOUS):
-        content = _load(store, path, identity)
+    snapshots = checkpoints.snapshots
+    sizes = checkpoints.sizes() if snapshots else {}
+    for i, snapshot in enumerate(snapshots):
+        content = _load(store, snapshot.state, identity)
         if content is None:
             continue
-        best = content["progress"]["best"]
-        if best is None or content["validated"] == best["epoch"]:
-            return content
-        if not best_read:
-            kept = _load(store, BEST, identity)
-            best_epoch, best_read = (kept["epoch"] if kept else None), True
-        if best_epoch == best["epoch"]:
-            return content
-        log.warning("%s is passed over: its best epoch %d is not the one in %s", path, best["epoch"] + 1, BEST)
+        best, kept = content["progress"]["best"], snapshot.best
+        lost = best is not None and (kept is None or sizes.get(kept.path) != kept.size)
+        if not lost or content["validated"] == best["epoch"]:
+            checkpoints.use(snapshots[i:])
+            return Found(content, lost)
+        log.warning(
+            "%s is passed over: the weights of its best epoch %d are not there", snapshot.state.path, best["epoch"] + 1
+        )
+    checkpoints.use(())
     return None
 
 
-def best_weights(store: Store, identity: Identity) -> dict[str, Any] | None:
+def best_weights(store: Store, checkpoints: CheckpointLog, identity: Identity) -> dict[str, Any] | None:
     """The weights of the kept epoch; None when there are none to be read."""
-    content = _load(store, BEST, identity)
+    saved = checkpoints.snapshots[0].best if checkpoints.snapshots else None
+    content = _load(store, saved, identity) if saved is not None else None
     return None if content is None else content["model"]
 
 
-def _load(store: Store, path: str, identity: Identity) -> dict[str, Any] | None:
+def _load(store: Store, saved: Saved, identity: Identity) -> dict[str, Any] | None:
+    path = saved.path
     raw = store.read(path)
-    if raw is None:
+    if raw is None or len(raw) != saved.size:
+        log.warning("%s is not whole and is passed over", path)
         return None
     try:
         content: dict[str, Any] = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)

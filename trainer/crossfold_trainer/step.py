@@ -4,19 +4,27 @@ Nothing here reads a number back from the device: the step only queues work, and
 Shapes: x (B, C, H, W) float32, y (B, H, W) uint8, logits (B, H, W) or (B, K, H, W).
 """
 
+import copy
+import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from crossfold_trainer.errors import AcceleratorOutOfMemory
 from crossfold_trainer.losses import Criterion
 from crossfold_trainer.metrics import PixelMetrics
 from crossfold_trainer.model import probabilities
 from crossfold_trainer.precision import Numerics
 
+log = logging.getLogger(__name__)
+
 MicroBatch = tuple[Tensor, Tensor]
+T = TypeVar("T")
+NEEDS_MORE_THAN_ONE = "Expected more than 1 value per channel"
+"""How torch words that batch normalisation has one value to average."""
 
 
 class TrainStep:
@@ -29,6 +37,8 @@ class TrainStep:
         criterion: Criterion,
         numerics: Numerics,
         gradient_clip: float | None = None,
+        *,
+        halve: bool = False,
     ) -> None:
         """Take over a model on its device and the optimiser of its parameters.
 
@@ -38,34 +48,110 @@ class TrainStep:
             criterion: the loss.
             numerics: in which numbers the model computes.
             gradient_clip: the greatest norm of a step's gradients, all parameters together; None: not clipped.
+            halve: halve the micro-batches when the device's memory does not suffice.
         """
         self._model = model
         self._optimiser = optimiser
         self._criterion = criterion
         self._gradient_clip = gradient_clip
         self._numerics = numerics
+        self._halve = halve
+        self._buffers = list(model.buffers()) if halve else []
+        self._kept_buffers = [buffer.clone() for buffer in self._buffers]
         self.scaler = numerics.scaler()
         self.metrics: PixelMetrics
+        self.halvings = 0
+        """How often the micro-batches were halved."""
 
     def __call__(self, batch: Sequence[MicroBatch]) -> Tensor:
         """Train on one batch, given as its micro-batches, and return its loss (a scalar on the device).
 
         The loss is the mean over the valid pixels of the whole batch: how a batch is cut changes neither it nor its
         gradient, whatever the shares of ignored pixels are. A batch without a valid pixel has loss 0 and gradient 0.
+
+        Raises:
+            torch.OutOfMemoryError: the memory does not suffice, and the micro-batches are not to be halved.
+            AcceleratorOutOfMemory: they were halved until nothing was left to halve.
         """
-        pixels = torch.stack([self._criterion.pixels(y) for _, y in batch]).sum().clamp(min=1)
-        self._optimiser.zero_grad(set_to_none=True)
-        losses = [self._backward(x, y, pixels) for x, y in batch]
+        patches = max(len(y) for _, y in batch)
+        loss = self._in_parts(lambda: self._gradients(batch), patches, self._keep, self._bring_back)
         if self._gradient_clip is not None:
             self.scaler.unscale_(self._optimiser)
             nn.utils.clip_grad_norm_(self._model.parameters(), self._gradient_clip)
         self.scaler.step(self._optimiser)
         self.scaler.update()
+        return loss
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Logits of a batch, without gradients. Raises as a step does."""
+
+        def logits() -> Tensor:
+            return torch.cat([self._forward(part) for part in torch.split(x, self._size(len(x)))])
+
+        return self._in_parts(logits, len(x), lambda: None, lambda _: None)
+
+    def _size(self, patches: int) -> int:
+        """Patches that are on the device at a time, of a micro-batch of so many."""
+        return max(1, -(-patches // (1 << self.halvings)))
+
+    def _in_parts(
+        self, compute: Callable[[], Tensor], patches: int, keep: Callable[[], T], bring_back: Callable[[T], None]
+    ) -> Tensor:
+        """Compute; halve the micro-batches and compute again for as long as memory does not suffice."""
+        if not self._halve:
+            return compute()
+        while True:
+            kept = keep()
+            try:
+                return compute()
+            except torch.OutOfMemoryError as error:
+                text = str(error).splitlines()[0]
+            except ValueError as error:
+                if self.halvings == 0 or NEEDS_MORE_THAN_ONE not in str(error):
+                    raise
+                raise AcceleratorOutOfMemory(
+                    f"micro-batches of {self._size(patches)} are too small for batch normalisation, larger ones too"
+                    " large for the memory"
+                ) from error
+            # Out here the error is gone, and with its traceback what it held of the device's memory.
+            bring_back(kept)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if self._size(patches) == 1:
+                raise AcceleratorOutOfMemory(f"one patch at a time is too much: {text}")
+            self.halvings += 1
+            log.warning("out of memory: %d instead of %d patches at a time (%s)", self._size(patches), patches, text)
+
+    def _keep(self) -> PixelMetrics:
+        """What a step changes before it is complete."""
+        if self._buffers:
+            torch._foreach_copy_(self._kept_buffers, self._buffers)
+        return copy.deepcopy(self.metrics)
+
+    def _bring_back(self, kept: PixelMetrics) -> None:
+        self._optimiser.zero_grad(set_to_none=True)
+        self.metrics = kept
+        with torch.no_grad():
+            for buffer, before in zip(self._buffers, self._kept_buffers, strict=True):
+                buffer.copy_(before)
+
+    def _gradients(self, batch: Sequence[MicroBatch]) -> Tensor:
+        pixels = torch.stack([self._criterion.pixels(y) for _, y in batch]).sum().clamp(min=1)
+        self._optimiser.zero_grad(set_to_none=True)
+        losses = []
+        for x, y in batch:
+            size = self._size(len(x))
+            parts = zip(torch.split(x, size), torch.split(y, size), strict=True)
+            losses += [self._backward(x_part, y_part, pixels) for x_part, y_part in parts]
         return torch.stack(losses).sum()
 
-    def _backward(self, x: Tensor, y: Tensor, pixels: Tensor) -> Tensor:
+    def _forward(self, x: Tensor) -> Tensor:
         with self._numerics.autocast():
-            logits = self._model(x.contiguous(memory_format=torch.channels_last))
+            logits: Tensor = self._model(x.contiguous(memory_format=torch.channels_last))
+        return logits
+
+    def _backward(self, x: Tensor, y: Tensor, pixels: Tensor) -> Tensor:
+        logits = self._forward(x)
         measured = self._criterion(logits, y)
         loss = measured.total / pixels
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]

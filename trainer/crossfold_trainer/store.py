@@ -5,6 +5,7 @@ endpoint, region and credentials, and credentials come from files, so two sides 
 """
 
 import asyncio
+import contextlib
 import html
 import os
 import re
@@ -131,6 +132,37 @@ class Store:
     def write(self, path: str, content: "bytes | Path") -> None:
         """Put an object; readers see the old one or the new one, never a part."""
         self.attempt(lambda: obstore.put(self._client, path, content), path)
+
+    def create(self, path: str, content: bytes) -> bool:
+        """Put a small object where there is none; False when there is one. Of two who try, one succeeds.
+
+        A server that cannot do this in one request (it says so) is asked first and written to then: that leaves a
+        gap in which two may succeed.
+        """
+
+        def put() -> bool:
+            try:
+                obstore.put(self._client, path, content, mode="create", use_multipart=False)
+            except (obs.AlreadyExistsError, obs.PreconditionError):
+                return False
+            except obs.BaseError as error:
+                if _code(str(error)) == "NotImplemented":
+                    raise NotImplementedError from None
+                raise
+            return True
+
+        try:
+            return self.attempt(put, path)
+        except NotImplementedError:
+            if self.read(path) is not None:
+                return False
+            self.write(path, content)
+            return True
+
+    def delete(self, path: str) -> None:
+        """Delete an object, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            self.attempt(lambda: obstore.delete(self._client, path), path)
 
     def copy(self, source: str, target: str) -> bool:
         """Copy an object inside the store; False when there is none."""

@@ -7,6 +7,7 @@ from pydantic.fields import FieldInfo
 
 from crossfold_trainer.contract import hyperparameters as hp
 from crossfold_trainer.contract.base import Model, Rule
+from crossfold_trainer.contract.config import OutOfMemoryPolicy
 
 MUTABLE: dict[str, Any] = {"mutable": True}
 """Field metadata: may change after creation. The CRD generator makes every other spec field immutable."""
@@ -65,6 +66,9 @@ class RetriesSpec(Model):
     """Further attempts after a crash of the trainer."""
     infrastructure: Annotated[int, Field(ge=0, le=50)] = 5
     """Further attempts after a lost pod, an image that cannot be pulled, or a result that cannot be read."""
+    out_of_memory: OutOfMemoryPolicy = OutOfMemoryPolicy.FAIL
+    """When the GPU's memory does not suffice: Fail, or HalveBatch: the attempt goes on with half as many patches on the
+    GPU at a time and twice as many turns, so that steps stay as large (again where needed, down to one patch)."""
 
 
 class ConditionStatus(Model):

@@ -154,6 +154,7 @@ def verdict(done: History, retries: RetriesSpec) -> Verdict | None:
             over = lost if done.infrastructure > retries.infrastructure else None
         case FailureClass.CONFIG:
             over = Reason.CONFIG_ERROR
+        # Under retries.outOfMemory HalveBatch an attempt has halved all that can be halved before it ends so.
         case FailureClass.OUT_OF_MEMORY | FailureClass.HOST_OUT_OF_MEMORY | FailureClass.TIMEOUT:
             over = Reason.RUN_FAILED
     if over is None and done.ended >= MAX_ATTEMPTS:

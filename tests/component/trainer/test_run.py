@@ -7,12 +7,10 @@ import csv
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
@@ -21,10 +19,10 @@ from pyarrow import parquet
 from crossfold_trainer import fit
 from crossfold_trainer.__main__ import run_to_exit
 from crossfold_trainer.contract import hyperparameters as hp
-from crossfold_trainer.contract.config import CONFIG_VARIABLE, TERMINATION_VARIABLE, RunConfig, with_digest
+from crossfold_trainer.contract.config import CONFIG_VARIABLE, TERMINATION_VARIABLE, OutOfMemoryPolicy, RunConfig
 from crossfold_trainer.contract.exits import Exit
 from crossfold_trainer.contract.metrics import METRICS, TEST_METRICS
-from crossfold_trainer.contract.result import FailureClass, Outcome, RunFailure, RunResult, parse_message
+from crossfold_trainer.contract.result import FailureClass, Outcome, RunResult
 from crossfold_trainer.data import open_dataset
 from crossfold_trainer.interrupt import Interrupt
 from crossfold_trainer.model import build_model
@@ -32,6 +30,7 @@ from crossfold_trainer.splits import make_splits
 from crossfold_trainer.step import TrainStep
 from crossfold_trainer.tracking import LogText
 from tests.trainer_data import classes_dataset, run_config, write_dataset
+from tests.trainer_runs import Attempts, config_for, failure, folder_of, result, weights
 
 
 @pytest.fixture(scope="module")
@@ -39,90 +38,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("data"))
 
 
-class Ended(NamedTuple):
-    """How an attempt ended."""
-
-    code: int
-    message: RunResult | RunFailure | None
-    output: str
-
-
-class Attempts:
-    """Starts attempts of runs and reads what they say at their end."""
-
-    def __init__(self, folder: Path) -> None:
-        self.message = folder / "termination-log"
-
-    def here(self, config: RunConfig | str, interrupt: Interrupt | None = None) -> Ended:
-        """In this process."""
-        self.message.write_text("")
-        text = config if isinstance(config, str) else config.model_dump_json()
-        log = LogText()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv(CONFIG_VARIABLE, text)
-            patch.setenv(TERMINATION_VARIABLE, str(self.message))
-            patch.setenv("OMP_NUM_THREADS", "1")
-            code = run_to_exit(interrupt or Interrupt(), log)
-        return Ended(code, parse_message(self.message.read_text()), log.item().content.decode())
-
-    def process(self, config: RunConfig) -> "subprocess.Popen[str]":
-        """In a process of its own."""
-        self.message.write_text("")
-        environment = {
-            **os.environ,
-            CONFIG_VARIABLE: config.model_dump_json(),
-            TERMINATION_VARIABLE: str(self.message),
-            "OMP_NUM_THREADS": "1",
-        }
-        command = [sys.executable, "-m", "crossfold_trainer"]
-        return subprocess.Popen(
-            command,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=self.message.parent,
-        )
-
-    def ended(self, process: "subprocess.Popen[str]") -> Ended:
-        output, _ = process.communicate(timeout=120)
-        return Ended(process.returncode, parse_message(self.message.read_text()), output)
-
-
 @pytest.fixture
 def attempts(tmp_path: Path) -> Attempts:
     return Attempts(tmp_path)
-
-
-def result(ended: Ended) -> RunResult:
-    assert ended.code == Exit.OK, ended.output
-    assert isinstance(ended.message, RunResult)
-    return ended.message
-
-
-def failure(ended: Ended, code: Exit, kind: FailureClass) -> str:
-    assert ended.code == code, ended.output
-    assert isinstance(ended.message, RunFailure)
-    assert ended.message.failure_class is kind
-    return ended.message.message
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    content: dict[str, Any] = torch.load(folder / "checkpoints/best.ckpt", weights_only=True)
-    return dict(content["model"])
-
-
-def same_weights(one: Path, other: Path) -> bool:
-    a, b = weights(one), weights(other)
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def config_for(data: Path, artifacts: Path, /, **replace: Any) -> RunConfig:
-    return with_digest(run_config(data, artifacts, **replace), "default/tiny/tiny-cv0")
-
-
-def folder_of(config: RunConfig) -> Path:
-    return Path(config.artifact_uri)
 
 
 def test_a_process_leaves_everything_and_repeats_its_result(data: Path, tmp_path: Path, attempts: Attempts) -> None:
@@ -141,13 +59,14 @@ def test_a_process_leaves_everything_and_repeats_its_result(data: Path, tmp_path
 
     folder = folder_of(config)
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert {name for name in found if not name.startswith("events.out.tfevents")} == {
+    assert {name for name in found if not name.startswith(("events.out.tfevents", "checkpoints/log/"))} == {
         "config.json", "hparams.yaml", "metrics.csv", "splits.parquet", "environment.json", "log.txt", "result.json",
-        "checkpoints/best.ckpt", "checkpoints/last.ckpt", "checkpoints/previous.ckpt",
+        "checkpoints/best.ckpt", "checkpoints/last.ckpt",
         "figures/samples-best.png", "figures/samples-epoch0002.png", "figures/splits.png", "figures/augmented.png",
         "figures/roc-best.png", "figures/precision-recall-best.png", "figures/confusion-best.png",
     }  # fmt: skip
-    assert len(found) == 18
+    assert sum(name.startswith("events.out.tfevents") for name in found) == 1
+    assert sum(name.startswith("checkpoints/log/") for name in found) == 2
     assert RunConfig.model_validate_json((folder / "config.json").read_text()) == config
     assert RunResult.model_validate_json((folder / "result.json").read_text()) == message
     assert message.outcome is Outcome.TRAINED
@@ -186,71 +105,6 @@ def test_a_process_leaves_everything_and_repeats_its_result(data: Path, tmp_path
     again = attempts.ended(attempts.process(config))
     assert result(again) == message
     assert (folder / "result.json").stat().st_mtime_ns == before
-
-
-def test_sigterm_saves_and_the_next_attempt_ends_as_if_undisturbed(
-    data: Path, tmp_path: Path, attempts: Attempts
-) -> None:
-    augment = {"hyperparameters": {"augment": ["D4", "RandomBrightnessContrast"]}, "trainer": {"maxEpochs": 12}}
-    undisturbed = config_for(data, tmp_path / "undisturbed", **augment)
-    expected = result(attempts.here(undisturbed))
-
-    config = config_for(data, tmp_path / "a", **augment)
-    process = attempts.process(config)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("epoch 3/"):
-            break
-    process.send_signal(signal.SIGTERM)
-    text = failure(attempts.ended(process), Exit.INTERRUPTED, FailureClass.PREEMPTED)
-    assert text.startswith("interrupted at step ")
-    assert not (folder_of(config) / "result.json").exists()
-
-    ended = attempts.here(config)
-    assert "resumed at step " in ended.output
-    assert "epoch 1/" not in ended.output
-    got = result(ended)
-    assert (got.score, got.epoch, got.steps, got.metrics) == (
-        expected.score,
-        expected.epoch,
-        expected.steps,
-        expected.metrics,
-    )
-    assert same_weights(folder_of(config), folder_of(undisturbed))
-
-
-def test_sigkill_costs_no_more_than_the_epochs_since_the_last_checkpoint(
-    data: Path, tmp_path: Path, attempts: Attempts
-) -> None:
-    undisturbed = config_for(data, tmp_path / "undisturbed", trainer={"maxEpochs": 8})
-    expected = result(attempts.here(undisturbed))
-    config = config_for(data, tmp_path / "a", trainer={"maxEpochs": 8})
-    process = attempts.process(config)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("epoch 4/"):
-            break
-    process.kill()
-    process.communicate()
-    ended = attempts.here(config)
-    assert "resumed at step " in ended.output
-    of_an_attempt = {"duration_seconds": 0, "performance": None, "artifact_uri": "", "checkpoint_uri": ""}
-    assert result(ended).model_copy(update=of_an_attempt) == expected.model_copy(update=of_an_attempt)
-    assert same_weights(folder_of(config), folder_of(undisturbed))
-
-
-def interrupted_at(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> Callable[[], Interrupt]:
-    """Make the next attempts end at these steps, one step an attempt."""
-    watch = fit.Fit._watch
-
-    def watched(self: fit.Fit, loss: torch.Tensor) -> None:
-        if self.progress.step in steps:
-            steps.remove(self.progress.step)
-            self._interrupt.requested = True
-        watch(self, loss)
-
-    monkeypatch.setattr(fit.Fit, "_watch", watched)
-    return Interrupt
 
 
 def test_batches_in_micro_batches_are_the_same_batches(data: Path, tmp_path: Path, attempts: Attempts) -> None:
@@ -295,57 +149,6 @@ def test_precision_is_what_was_asked_for(data: Path, tmp_path: Path, attempts: A
         assert result(ended).score is not None
     else:
         assert "trainer.precision: FP16Mixed needs a GPU" in failure(ended, Exit.CONFIG, FailureClass.CONFIG)
-
-
-def test_interrupted_at_any_step_the_result_is_the_same(
-    data: Path, tmp_path: Path, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    undisturbed = config_for(data, tmp_path / "undisturbed")
-    expected = result(attempts.here(undisturbed))
-    config = config_for(data, tmp_path / "a")
-    steps = {1, 4, 5, 8, 11, 12}
-    new = interrupted_at(monkeypatch, steps)
-    for _ in range(6):
-        failure(attempts.here(config, new()), Exit.INTERRUPTED, FailureClass.PREEMPTED)
-    got = result(attempts.here(config, new()))
-    assert not steps
-    assert (got.score, got.epoch, got.steps) == (expected.score, expected.epoch, expected.steps)
-    assert same_weights(folder_of(config), folder_of(undisturbed))
-    one, other = ((folder_of(c) / "metrics.csv").read_text() for c in (config, undisturbed))
-    assert one == other
-
-
-@pytest.mark.parametrize("damage", ["last torn", "both torn", "another digest", "best lost"])
-def test_a_damaged_checkpoint_is_passed_over(
-    data: Path, tmp_path: Path, attempts: Attempts, monkeypatch: pytest.MonkeyPatch, damage: str
-) -> None:
-    config = config_for(data, tmp_path / "a")
-    new = interrupted_at(monkeypatch, {9})
-    failure(attempts.here(config, new()), Exit.INTERRUPTED, FailureClass.PREEMPTED)
-    checkpoints = folder_of(config) / "checkpoints"
-    last, previous, best = (checkpoints / f"{name}.ckpt" for name in ("last", "previous", "best"))
-    match damage:
-        case "last torn":
-            last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
-        case "both torn":
-            last.write_bytes(b"")
-            previous.write_bytes(previous.read_bytes()[:-100])
-        case "another digest":
-            for path in (last, previous):
-                content = torch.load(path, weights_only=True)
-                content["identity"]["digest"] = "0" * 64
-                buffer = io.BytesIO()
-                torch.save(content, buffer)
-                path.write_bytes(buffer.getvalue())
-        case _:
-            best.write_bytes(b"torn")
-            previous.unlink()
-    ended = attempts.here(config)
-    assert "passed over" in ended.output
-    assert ("resumed at step 8" in ended.output) == (damage == "last torn")
-    expected = result(attempts.here(config_for(data, tmp_path / "undisturbed")))
-    assert result(ended).score == expected.score
-    assert torch.load(best, weights_only=True)["epoch"] == expected.epoch
 
 
 def test_a_result_of_another_digest_is_not_repeated(data: Path, tmp_path: Path, attempts: Attempts) -> None:
@@ -461,7 +264,7 @@ def test_sigterm_during_the_test_leaves_the_test_to_the_next_attempt(
     expected = result(attempts.here(config_for(data, tmp_path / "b", folds=2, data=TEST_PART)))
     interrupt = Interrupt()
     with monkeypatch.context() as patch:
-        patch.setattr(fit.InstanceMetrics, "update", lambda *_: setattr(interrupt, "requested", True))
+        patch.setattr(fit.InstanceMetrics, "update", lambda *_: interrupt.request())
         failure(attempts.here(config, interrupt), Exit.INTERRUPTED, FailureClass.PREEMPTED)
     got = result(attempts.here(config))
     assert got.metrics == expected.metrics
@@ -612,6 +415,54 @@ def test_an_accelerator_out_of_memory_is_classified(
     monkeypatch.setattr(TrainStep, "__call__", out_of_memory)
     text = failure(attempts.here(config_for(data, tmp_path / "a")), Exit.OUT_OF_MEMORY, FailureClass.OUT_OF_MEMORY)
     assert "lower batch_size" in text
+
+
+def test_a_run_whose_micro_batches_are_halved_says_so_and_resumes_so(
+    data: Path, tmp_path: Path, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, refused = TrainStep._forward, []
+
+    def little_room(self: TrainStep, x: torch.Tensor) -> torch.Tensor:
+        if len(x) > 2:
+            refused.append(len(x))
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return forward(self, x)
+
+    monkeypatch.setattr(TrainStep, "_forward", little_room)
+    config = config_for(data, tmp_path / "a").model_copy(update={"out_of_memory": OutOfMemoryPolicy.HALVE_BATCH})
+    soon = Interrupt()
+    soon.request()
+    failure(attempts.here(config, soon), Exit.INTERRUPTED, FailureClass.PREEMPTED)
+    got = result(attempts.here(config))
+    assert refused == [4], "the second attempt begins with what the first one learned"
+    assert (got.steps, got.halvings) == (12, 1)
+    assert got.reason.endswith("2 instead of 4 patches at a time, for want of accelerator memory")
+    plenty = result(attempts.here(config_for(data, tmp_path / "plenty", hyperparameters={"batch_size": 2})))
+    assert (plenty.steps, plenty.halvings) == (24, 0)
+
+
+def test_batches_of_ignored_pixels_make_no_step_and_no_wrong_score(
+    data: Path, tmp_path: Path, attempts: Attempts
+) -> None:
+    """Every train patch is ignored: weights stay finite, and no loss is made up."""
+    import numpy as np
+
+    config = config_for(data, tmp_path / "a", trainer={"maxEpochs": 2})
+    result(attempts.here(config))
+    parts = parquet.read_table(folder_of(config) / "splits.parquet")["part"].to_pylist()
+    y = np.full((24, 32, 32), 2, np.uint8)
+    for row in (i for i, part in enumerate(parts) if part == "val"):
+        y[row] = row % 2
+    blind = write_dataset(tmp_path / "blind", y=y)
+    parquet.write_table(parquet.read_table(data / "metadata.parquet"), blind / "metadata.parquet")
+    got = result(attempts.here(config_for(blind, tmp_path / "b", trainer={"maxEpochs": 2})))
+    assert got.outcome is Outcome.TRAINED
+    assert got.metrics["train/loss"] is None
+    kept = torch.load(
+        folder_of(config_for(blind, tmp_path / "b", trainer={"maxEpochs": 2})) / "checkpoints/last.ckpt",
+        weights_only=True,
+    )
+    assert all(value.isfinite().all() for value in kept["model"].values())
 
 
 def test_a_crash_ends_with_one_clean_line_and_leaves_the_log(

@@ -10,6 +10,7 @@ import pytest
 from crossfold_trainer import inventory
 from crossfold_trainer.__main__ import run_to_exit
 from crossfold_trainer.artifacts import CONFIG, open_run_folder, read_result
+from crossfold_trainer.checkpoints import CheckpointLog
 from crossfold_trainer.contract.config import (
     CONFIG_VARIABLE,
     CREDENTIALS_VARIABLE,
@@ -20,7 +21,7 @@ from crossfold_trainer.contract.config import (
 from crossfold_trainer.contract.exits import Exit
 from crossfold_trainer.contract.result import RunResult, parse_message
 from crossfold_trainer.data import open_dataset
-from crossfold_trainer.errors import ConfigError
+from crossfold_trainer.errors import ConfigError, Fenced
 from crossfold_trainer.interrupt import Interrupt
 from crossfold_trainer.inventory import list_objects
 from crossfold_trainer.store import open_store
@@ -87,10 +88,29 @@ def test_a_run_on_two_servers(
     assert isinstance(message, RunResult)
     folder = servers.folder / "artifacts" / "bucket-a" / "runs" / config.artifact_path
     assert (folder / "result.json").is_file()
-    assert (folder / "checkpoints" / "previous.ckpt").is_file()
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "log"}
     assert list(folder.glob("events.out.tfevents.*"))
     assert message.checkpoint_uri == f"s3://bucket-a/runs/{config.artifact_path}/checkpoints/best.ckpt"
     assert read_result(open_run_folder(config), config.digest) is not None
+
+
+def test_of_two_who_claim_a_run_the_first_is_fenced(servers: Servers, credentials: Path) -> None:
+    """A server's conditional put decides; nothing else is between the two."""
+    config = config_on(servers, run="fenced")
+    first, second = (CheckpointLog(open_run_folder(config)) for _ in range(2))
+    first.claim()
+    first.commit(b"one", b"best")
+    second.claim()
+    with pytest.raises(Fenced, match="another attempt has claimed this run"):
+        first.commit(b"two", None)
+    second.commit(b"three", None)
+    folder = servers.folder / "artifacts" / "bucket-a" / "runs" / config.artifact_path / "checkpoints"
+    contents = {path.read_bytes() for path in folder.glob("*.ckpt")}
+    assert {b"one", b"three", b"best"} <= contents
+    store = open_run_folder(config)
+    assert store.create("x", b"1")
+    assert not store.create("x", b"2")
+    assert store.read("x") == b"1"
 
 
 def wrong_key(credentials: Path, side: str) -> None:

@@ -69,6 +69,8 @@ def test_golden() -> None:
         {"data": {"uri": "s3://bucket/data", "anonymous": True}},
         {"tracking": {"tensorboard": False}},
         {"trainer": {"numWorkers": 8, "logEveryNSteps": 1, "plotEveryNValEpochs": 0}},
+        {"trainer": {"checkpointEveryNEpochs": 2, "checkpointEveryMinutes": 1}},
+        {"owner": "uid", "attempt": 3, "gracePeriodSeconds": 30, "outOfMemory": "HalveBatch"},
         {"digest": "x"},
     ],
 )
@@ -130,7 +132,14 @@ def test_what_counts() -> None:
 def test_every_setting_of_the_trainer_is_known_to_count_or_not() -> None:
     """A new setting needs a decision, and a row above."""
     counted = {name for changes in COUNTING for name in changes.get("trainer", {})}
-    unscored = {"plotEveryNValEpochs", "logEveryNSteps", "numWorkers", "inMemory"}
+    unscored = {
+        "plotEveryNValEpochs",
+        "logEveryNSteps",
+        "numWorkers",
+        "inMemory",
+        "checkpointEveryNEpochs",
+        "checkpointEveryMinutes",
+    }
     assert {field.alias for field in TrainerSpec.model_fields.values()} == counted | unscored
 
 

@@ -75,7 +75,10 @@ def test_every_default_fits_its_schema() -> None:
 
 
 def test_null_stays_only_where_it_means_something() -> None:
-    assert {path for _, path, node in BELOW if node.get("nullable")} == {".spec.trainer.earlyStoppingPatience"}
+    assert {path for _, path, node in BELOW if node.get("nullable")} == {
+        ".spec.trainer.earlyStoppingPatience",
+        ".spec.trainer.checkpointEveryMinutes",
+    }
 
 
 def test_no_rule_mixes_spec_and_status() -> None:

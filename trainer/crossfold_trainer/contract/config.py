@@ -102,6 +102,13 @@ class InMemory(StrEnum):
     NEVER = "Never"
 
 
+class OutOfMemoryPolicy(StrEnum):
+    """What a run does when the accelerator's memory does not suffice."""
+
+    FAIL = "Fail"
+    HALVE_BATCH = "HalveBatch"
+
+
 class SecretRef(Model):
     """A Secret in the same namespace."""
 
@@ -349,6 +356,10 @@ class TrainerSpec(Model):
     """Train on at most this many batches per epoch, but one step (for trying things out); null: all."""
     limit_val_batches: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Validate on at most this many batches (for trying things out); null: all."""
+    checkpoint_every_n_epochs: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Epochs from one checkpoint to the next; null: at validations, where one is always saved, and by the clock."""
+    checkpoint_every_minutes: Annotated[float, Field(gt=0, le=10_080)] | None = 10.0
+    """Minutes after which a checkpoint is saved inside an epoch too; null: never."""
     accumulate_grad_batches: Annotated[int, Field(ge=1, le=1024)] = 1
     """Batches whose gradients make one optimiser step: it counts batch_size times this many patches."""
     precision: Precision = Precision.AUTO
@@ -501,6 +512,14 @@ class RunConfig(Model):
     """Where the run reports to."""
     digest: ShortText = ""
     """configDigest, as the operator computed it."""
+    owner: ShortText = ""
+    """The TrainRun's uid: attempts are counted anew for each."""
+    attempt: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Which attempt of the TrainRun this is; an earlier one of the same owner never takes over from a later one."""
+    out_of_memory: OutOfMemoryPolicy = OutOfMemoryPolicy.FAIL
+    """Fail, or HalveBatch: go on with half as many patches on the accelerator at a time."""
+    grace_period_seconds: Annotated[int, Field(ge=1, le=3600)] = 120
+    """Seconds from SIGTERM to SIGKILL: how long uploads may take then."""
 
     @model_validator(mode="after")
     def _fold_exists(self) -> Self:
@@ -514,7 +533,14 @@ class RunConfig(Model):
         return f"{self.artifacts.uri.rstrip('/')}/{self.artifact_path}".rstrip("/")
 
 
-_TRAINER_UNSCORED = {"plot_every_n_val_epochs", "log_every_n_steps", "num_workers", "in_memory"}
+_TRAINER_UNSCORED = {
+    "plot_every_n_val_epochs",
+    "log_every_n_steps",
+    "num_workers",
+    "in_memory",
+    "checkpoint_every_n_epochs",
+    "checkpoint_every_minutes",
+}
 """Trainer settings that change what is seen or how fast it comes, never the score."""
 
 

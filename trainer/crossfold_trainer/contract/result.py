@@ -73,6 +73,8 @@ class RunResult(Model):
     """Epochs trained, all attempts together."""
     steps: Annotated[int, Field(ge=0, le=MOST)] = 0
     """Optimiser steps, all attempts together."""
+    halvings: Annotated[int, Field(ge=0, le=64)] = 0
+    """How often the micro-batch was halved because the accelerator's memory did not suffice; steps stayed as large."""
     duration_seconds: Annotated[float, Field(ge=0)] = 0.0
     """Wall-clock seconds from the start of the last attempt to its result."""
     performance: Performance | None = None

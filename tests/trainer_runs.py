@@ -1,0 +1,99 @@
+"""Attempts of runs, in this process or in one of their own, and what they leave."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+from crossfold_trainer.__main__ import run_to_exit
+from crossfold_trainer.contract.config import CONFIG_VARIABLE, TERMINATION_VARIABLE, RunConfig, with_digest
+from crossfold_trainer.contract.exits import Exit
+from crossfold_trainer.contract.result import FailureClass, RunFailure, RunResult, parse_message
+from crossfold_trainer.interrupt import Interrupt
+from crossfold_trainer.tracking import LogText
+from tests.trainer_data import run_config
+
+
+class Ended(NamedTuple):
+    """How an attempt ended."""
+
+    code: int
+    message: RunResult | RunFailure | None
+    output: str
+
+
+class Attempts:
+    """Starts attempts of runs and reads what they say at their end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.message = folder / "termination-log"
+
+    def here(self, config: RunConfig | str, interrupt: Interrupt | None = None) -> Ended:
+        """In this process."""
+        self.message.write_text("")
+        text = config if isinstance(config, str) else config.model_dump_json()
+        log = LogText()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(CONFIG_VARIABLE, text)
+            patch.setenv(TERMINATION_VARIABLE, str(self.message))
+            patch.setenv("OMP_NUM_THREADS", "1")
+            code = run_to_exit(interrupt or Interrupt(), log)
+        return Ended(code, parse_message(self.message.read_text()), log.item().content.decode())
+
+    def process(self, config: RunConfig) -> "subprocess.Popen[str]":
+        """In a process of its own."""
+        self.message.write_text("")
+        environment = {
+            **os.environ,
+            CONFIG_VARIABLE: config.model_dump_json(),
+            TERMINATION_VARIABLE: str(self.message),
+            "OMP_NUM_THREADS": "1",
+        }
+        command = [sys.executable, "-m", "crossfold_trainer"]
+        return subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=self.message.parent,
+        )
+
+    def ended(self, process: "subprocess.Popen[str]") -> Ended:
+        output, _ = process.communicate(timeout=120)
+        return Ended(process.returncode, parse_message(self.message.read_text()), output)
+
+
+def result(ended: Ended) -> RunResult:
+    assert ended.code == Exit.OK, ended.output
+    assert isinstance(ended.message, RunResult)
+    return ended.message
+
+
+def failure(ended: Ended, code: Exit, kind: FailureClass) -> str:
+    assert ended.code == code, ended.output
+    assert isinstance(ended.message, RunFailure)
+    assert ended.message.failure_class is kind
+    return ended.message.message
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    content: dict[str, Any] = torch.load(folder / "checkpoints/best.ckpt", weights_only=True)
+    return dict(content["model"])
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    a, b = weights(one), weights(other)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def config_for(data: Path, artifacts: Path, **replace: Any) -> RunConfig:
+    return with_digest(run_config(data, artifacts, **replace), "default/tiny/tiny-cv0")
+
+
+def folder_of(config: RunConfig) -> Path:
+    return Path(config.artifact_uri)
