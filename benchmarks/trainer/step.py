@@ -1,6 +1,7 @@
 """The rate of training steps in a run, beside the same steps on batches that lie on the device already."""
 
 import logging
+import os
 import statistics
 import time
 from pathlib import Path
@@ -8,10 +9,11 @@ from typing import Any
 
 import torch
 
-from crossfold_trainer import environment, fit, live
-from crossfold_trainer.artifacts import LAST, Uploader, open_run_folder
+from crossfold_trainer import environment
+from crossfold_trainer.__main__ import run
 from crossfold_trainer.contract import hyperparameters as hp
-from crossfold_trainer.contract.config import with_digest
+from crossfold_trainer.contract.config import CONFIG_VARIABLE, RunConfig, with_digest
+from crossfold_trainer.contract.result import Performance
 from crossfold_trainer.data import open_dataset
 from crossfold_trainer.interrupt import Interrupt
 from crossfold_trainer.losses import make_criterion
@@ -21,10 +23,11 @@ from crossfold_trainer.precision import numerics
 from crossfold_trainer.splits import make_splits
 from crossfold_trainer.step import TrainStep
 from crossfold_trainer.task import Task
-from crossfold_trainer.tracking import LogText, TensorBoard
+from crossfold_trainer.tracking import LogText
 from tests.trainer_data import run_config, write_dataset
 
 ENCODER = "resnet18"
+EPOCHS = 2
 
 
 def measure(rounds: int, folder: Path) -> dict[str, Any]:
@@ -33,49 +36,53 @@ def measure(rounds: int, folder: Path) -> dict[str, Any]:
     side, n, batch = (256, 256, 32) if device.type == "cuda" else (64, 48, 8)
     environment.use_cpus()
     write_dataset(folder / "d", n=n, side=side)
-    runs, pure = [], []
+    runs: list[tuple[Performance, float, int]] = []
+    pure: list[float] = []
     for i in range(rounds + 1):
-        meter, size = _run(folder, f"r{i}", batch)
+        measured = _run(folder, f"r{i}", batch)
         rate = _pure(folder, device, batch, side)
         if i:
-            runs.append(meter)
+            runs.append(measured)
             pure.append(rate)
-    ratios = [(meter.patches_per_second or 0.0) / rate for meter, rate in zip(runs, pure, strict=True)]
+    rates = [speed.patches_per_second or 0.0 for speed, _, _ in runs]
+    waits = [(speed.checkpoint_wait_share or 0.0) * seconds / EPOCHS for speed, seconds, _ in runs]
     return {
         "device": device.type,
         "model": f"Unet {ENCODER}, {side} x {side} x 3, batch {batch}",
-        "patches_per_s": round(statistics.median(meter.patches_per_second or 0.0 for meter in runs), 1),
+        "patches_per_s": round(statistics.median(rates), 1),
         "pure_patches_per_s": round(statistics.median(pure), 1),
-        "ratio_to_pure": round(statistics.median(ratios), 3),
-        "data_wait_share": round(statistics.median(meter.data_wait_share or 0.0 for meter in runs), 4),
-        "checkpoint_wait_s": round(statistics.median(meter.checkpoint_wait / 2 for meter in runs), 3),
-        "checkpoint_mb": round(size / 1e6, 1),
+        "ratio_to_pure": round(statistics.median(a / b for a, b in zip(rates, pure, strict=True)), 3),
+        "data_wait_share": round(statistics.median(speed.data_wait_share or 0.0 for speed, _, _ in runs), 4),
+        "checkpoint_wait_s": round(statistics.median(waits), 3),
+        "checkpoint_mb": round(runs[-1][2] / 1e6, 1),
     }
 
 
-def _task(folder: Path, name: str, batch: int) -> Task:
+def _config(folder: Path, name: str, batch: int) -> RunConfig:
     config = run_config(
         folder / "d", folder / "a", run=name, hyperparameters={"model_encoder": ENCODER, "batch_size": batch},
-        trainer={"maxEpochs": 2, "checkValEveryNEpoch": 1, "inMemory": "Never"},
+        trainer={"maxEpochs": EPOCHS, "checkValEveryNEpoch": 1, "inMemory": "Never"},
     )  # fmt: skip
-    config = with_digest(config, "bench")
-    values = hp.resolve(config.hyperparameters)
+    return with_digest(config, "bench")
+
+
+def _task(folder: Path, name: str, batch: int) -> Task:
+    config = _config(folder, name, batch)
     data = open_dataset(config.data, None)
-    return Task(config, values, data, make_splits(data.metadata, config, batch))
+    return Task(config, hp.resolve(config.hyperparameters), data, make_splits(data.metadata, config, batch))
 
 
-def _run(folder: Path, name: str, batch: int) -> tuple[Any, int]:
-    """A run of two epochs: where its time went, and the bytes of its checkpoint."""
-    task = _task(folder, name, batch)
-    store = open_run_folder(task.config)
+def _run(folder: Path, name: str, batch: int) -> tuple[Performance, float, int]:
+    """A run of two epochs: its speed, its seconds, and the bytes of its largest checkpoint."""
+    config = _config(folder, name, batch)
+    os.environ[CONFIG_VARIABLE] = config.model_dump_json()
     log = LogText()
     logging.getLogger("crossfold_trainer").handlers.clear()
-    uploader = Uploader(store)
-    with TensorBoard(enabled=False) as board:
-        training = fit.Fit(task, uploader, board, log, Interrupt(), live=live.Live(live.sender(task.config)))
-        training.run()
-        uploader.flush()
-    return training.meter, len(store.read(LAST) or b"")
+    result = run(Interrupt(), log, [])
+    if result.performance is None:
+        raise RuntimeError("the run says nothing of its speed")
+    sizes = [path.stat().st_size for path in (folder / "a").rglob("*.ckpt")]
+    return result.performance, result.duration_seconds, max(sizes, default=0)
 
 
 def _pure(folder: Path, device: torch.device, batch: int, side: int) -> float:
