@@ -459,6 +459,16 @@ CASES = [
     ),
     Case("setting of another algorithm", RULE, "algorithm GP has the settings startup", algorithm("GP", sigma=0.5)),
     Case("setting of none", RULE, "algorithm Random has no settings", algorithm("Random", candidates=5)),
+    Case(
+        "setting of Grid",
+        RULE,
+        "algorithm Grid has no settings",
+        {**algorithm("Grid", sigma=0.5), **parameter(step=1e-3)},
+    ),
+    Case("setting of TPE under CMA-ES", RULE, "algorithm CMAES has the settings pop", algorithm("CMAES", candidates=5)),
+    Case("setting of Sobol", RULE, "algorithm Sobol has no settings", algorithm("Sobol", startupTrials=5)),
+    Case("no candidates", RULE, "setting candidates must be a whole number from 1", algorithm("TPE", candidates=0)),
+    Case("half a trial", RULE, "setting startupTrials must be a whole number", algorithm("GP", startupTrials=2.5)),
     Case("setting too large", RULE, "sigma must be a number from 0.001 to 1", algorithm("CMAES", sigma=1.5)),
     Case(
         "setting with a fraction",
