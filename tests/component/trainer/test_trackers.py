@@ -27,7 +27,7 @@ from tests.controlplane import free_ports
 from tests.trainer_data import run_config, write_dataset
 
 READ = Path(__file__).with_name("read_trackers.py")
-WAIT_SECONDS = 120
+WAIT_SECONDS = 300
 
 
 @pytest.fixture(scope="session")
