@@ -18,11 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from crossfold_trainer import artifacts
+from crossfold_trainer import artifacts, launch
 from crossfold_trainer.artifacts import Item, Uploader
 from crossfold_trainer.checkpoints import CheckpointLog
 from crossfold_trainer.contract import hyperparameters as hp
-from crossfold_trainer.contract.config import CONFIG_VARIABLE, TERMINATION_VARIABLE, RunConfig, config_digest
+from crossfold_trainer.contract.config import (
+    CONFIG_VARIABLE,
+    TERMINATION_VARIABLE,
+    RunConfig,
+    TrackingSpec,
+    config_digest,
+)
 from crossfold_trainer.contract.exits import Exit
 from crossfold_trainer.contract.metrics import KNOWN_OBJECTIVES
 from crossfold_trainer.contract.result import (
@@ -69,6 +75,8 @@ def run_to_exit(interrupt: Interrupt, log_text: LogText) -> int:
     failed = partial(_failed, log_text=log_text, interrupt=interrupt)
     try:
         result = run(interrupt, log_text, store)
+    except launch.WorkersEnded as end:
+        return end.code  # the one that ended so has said why
     except ConfigError as error:
         return failed(Exit.CONFIG, FailureClass.CONFIG, str(error), store)
     except AcceleratorOutOfMemory as error:
@@ -84,7 +92,8 @@ def run_to_exit(interrupt: Interrupt, log_text: LogText) -> int:
         log_text.add(trace)
         text = f"{type(error).__name__}: {' '.join(str(error).split())}"
         return failed(CRASH, FailureClass.CRASH, text, store)
-    write_termination_message(result.message())
+    if launch.leads():
+        write_termination_message(result.message())
     return Exit.OK
 
 
@@ -92,10 +101,12 @@ def _failed(
     code: int, kind: FailureClass, text: str, store: list[Store], *, log_text: LogText, interrupt: Interrupt
 ) -> int:
     """Report an attempt without a result. Other than a crash, whose message is its log's last lines."""
+    if code == Exit.INTERRUPTED and not launch.leads():
+        return int(code)
     log.error("%s (exit %d): %s", "crash" if kind is FailureClass.CRASH else kind.value, code, text)
     if kind is not FailureClass.CRASH:
         write_termination_message(RunFailure(failure_class=kind, message=text[:FAILURE_TEXT_LIMIT]).text())
-    for folder in store:
+    for folder in store if launch.leads() else ():
         _leave_log(folder, log_text, interrupt)
     return int(code)
 
@@ -181,6 +192,13 @@ def run(interrupt: Interrupt, log_text: LogText, opened: list[Store]) -> RunResu
     )  # fmt: skip
     for warning in splits.warnings:
         log.warning("warning: %s", warning)
+    launch.check(config, hyperparameters["batch_size"])
+    if config.trainer.devices > 1 and not launch.launched():
+        code = launch.launch(config.trainer.devices, interrupt)
+        done = artifacts.read_result(folder, config.digest) if code == Exit.OK else None
+        if done is None:
+            raise launch.WorkersEnded(code or CRASH)
+        return done
     return _train(Task(config, hyperparameters, data, splits), folder, interrupt, log_text, began)
 
 
@@ -201,37 +219,45 @@ def _train(task: Task, folder: Store, interrupt: Interrupt, log_text: LogText, b
         faults,
         fit,
         live,
+        ranks,
         resume,
     )
 
-    config = task.config
     threads = environment.use_cpus()
+    leads = ranks.rank_of(os.environ) == 0
+    config = task.config if leads else _follower(task.config)
     checkpoints = CheckpointLog(folder, config.owner, config.attempt)
-    checkpoints.claim()
     uploader = Uploader(folder, checkpoints.commit)
-    news = live.Live(live.sender(config))
+    news = live.Live(live.sender(config) if leads else None)
     known = read_known(folder.read(artifacts.TRACKERS)) if config.tracking.aim else {}
     with (
         contextlib.closing(uploader),
         Tracking(config, task.hyperparameters, known) as tracking,
         contextlib.closing(news),
         faults.explained(task.hyperparameters["batch_size"]),
+        ranks.join(os.environ) as together,
     ):
-        training = fit.Fit(task, uploader, tracking, log_text, interrupt, live=news, checkpoints=checkpoints)
-        uploader.submit(
-            [
-                Item(artifacts.HPARAMS, _hparams(task)),
-                Item(artifacts.SPLITS, _splits_table(task)),
-                Item(artifacts.ENVIRONMENT, environment.environment_record(training.device, threads)),
-            ]
+        if leads:
+            checkpoints.claim()
+        training = fit.Fit(
+            task, uploader, tracking, log_text, interrupt, live=news, checkpoints=checkpoints, ranks=together
         )
-        state = resume.find(folder, checkpoints, task.identity)
+        state = together.from_leader(resume.find(folder, checkpoints, task.identity) if leads else None)
         if state is not None:
             training.restore(state)
             log.info("resumed at step %d, epoch %d", training.progress.step, training.progress.epoch + 1)
+        if leads:
+            uploader.submit(
+                [
+                    Item(artifacts.HPARAMS, _hparams(task)),
+                    Item(artifacts.SPLITS, _splits_table(task)),
+                    Item(artifacts.ENVIRONMENT, environment.environment_record(training.device, threads)),
+                ]
+            )
         log.info(
-            "training on %s in %s, ready after %.1f s",
-            training.device.type, training.numerics.name, time.monotonic() - began,
+            "training on %s%s in %s, ready after %.1f s",
+            f"{together.size} x " if together.size > 1 else "", training.device.type, training.numerics.name,
+            time.monotonic() - began,
         )  # fmt: skip
         interrupt.deferred = True
         watch = devicewatch.DeviceWatch(training.device)
@@ -240,7 +266,7 @@ def _train(task: Task, folder: Store, interrupt: Interrupt, log_text: LogText, b
                 outcome, reason = training.run()
         except Interrupted as end:
             tracking.interrupted()
-            if not isinstance(end, Fenced):
+            if leads and not isinstance(end, Fenced):
                 with contextlib.suppress(StoreError):
                     uploader.submit([*tracking.items(), *tracking.files()])
                     uploader.flush(lambda: interrupt.deadline)
@@ -249,13 +275,13 @@ def _train(task: Task, folder: Store, interrupt: Interrupt, log_text: LogText, b
         result = make_result(task, training.progress, outcome, reason, seconds=time.monotonic() - began, speed=speed)
         if training.halvings:
             result = with_halvings(result, training.halvings, task.hyperparameters["batch_size"])
+        if not leads:
+            return result
         log.info("%s: %s; score %s", outcome.value.lower(), reason, result.score)
         log.info("%s", speed_line(speed))
         if config.tracking.graph:
             training.draw_graph()
-        facts = {"outcome": outcome.value, "score": result.score, "epoch": result.epoch, "reason": result.reason}
-        notes = tracking.finish({**result.metrics, **result.values}, {k: v for k, v in facts.items() if v is not None})
-        result = result.model_copy(update={"notes": [note[:512] for note in notes]})
+        result = _tracked(result, tracking)
         uploader.submit([log_text.item(), *tracking.items(), *tracking.files()])
         if not uploader.flush(lambda: interrupt.deadline):
             raise Interrupted("interrupted after training: the last uploads did not end within the grace period")
@@ -281,6 +307,19 @@ def performance(meter: "Meter", watch: "DeviceWatch") -> Performance:
 
 def _share(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
+
+
+def _follower(config: RunConfig) -> RunConfig:
+    """What a rank that does not lead goes by: it tracks nothing, and says what is wrong only."""
+    logging.getLogger("crossfold_trainer").setLevel(logging.WARNING)
+    return config.model_copy(update={"tracking": TrackingSpec(tensorboard=False)})
+
+
+def _tracked(result: RunResult, tracking: Tracking) -> RunResult:
+    """Tell the trackers the result; it comes back with what they had to say."""
+    facts = {"outcome": result.outcome.value, "score": result.score, "epoch": result.epoch, "reason": result.reason}
+    notes = tracking.finish({**result.metrics, **result.values}, {k: v for k, v in facts.items() if v is not None})
+    return result.model_copy(update={"notes": [note[:512] for note in notes]})
 
 
 def make_result(

@@ -4,6 +4,7 @@ Shapes: x (B, C, H, W) float32, y (B, H, W) uint8, logits (B, H, W).
 """
 
 import contextlib
+import copy
 import logging
 import math
 import time
@@ -35,6 +36,7 @@ from crossfold_trainer.model import Segmenter, build_model, compile_model, proba
 from crossfold_trainer.outlines import centres
 from crossfold_trainer.precision import numerics, set_backends
 from crossfold_trainer.pretrained import is_uri, load_checkpoint, load_encoder
+from crossfold_trainer.ranks import Ranks
 from crossfold_trainer.resume import Best, Found, Progress, on_host, pack, progress_from
 from crossfold_trainer.schedules import Position, learning_rate
 from crossfold_trainer.splits import Index
@@ -58,6 +60,7 @@ class Fit:
         *,
         live: Live,
         checkpoints: CheckpointLog,
+        ranks: Ranks,
     ) -> None:
         """Build model and loaders; everything that can be wrong with them is found here."""
         self.config = config = task.config
@@ -66,7 +69,8 @@ class Fit:
         self.splits = splits = task.splits
         self.identity = task.identity
         self.progress = Progress()
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._ranks = ranks
+        self.device = ranks.device()
         self._uploader = uploader
         self._tracking = tracking
         self._log_text = log_text
@@ -93,7 +97,9 @@ class Fit:
         else:
             self._augment = lambda x, y: (x, y)
         used = np.union1d(splits.train, splits.val)
-        self._loader = Loader(data, used, self.device, config.trainer.num_workers, config.trainer.in_memory)
+        self._loader = Loader(
+            data, used, self.device, config.trainer.num_workers, config.trainer.in_memory, processes=ranks.size
+        )
         self._criterion = make_criterion(config.trainer, hyperparameters, data.labels)
         self._step = TrainStep(
             self._model,
@@ -102,6 +108,7 @@ class Fit:
             self.numerics,
             config.trainer.gradient_clip,
             halve=config.out_of_memory is OutOfMemoryPolicy.HALVE_BATCH,
+            ranks=ranks,
         )
         self._step.metrics = PixelMetrics(self.device, data.labels, curves=False)
         self._losses = LossReader(self.device)
@@ -122,7 +129,8 @@ class Fit:
         settings = self.config.trainer
         torch.autograd.set_detect_anomaly(settings.detect_anomaly)
         try:
-            self._uploader.submit(self._tracking.images(self._first_figures()))
+            if self._ranks.leads:
+                self._uploader.submit(self._tracking.images(self._first_figures()))
             while (reason := self._finished()) is None:
                 self._epoch()
             self._snapshot(validated=None)
@@ -130,9 +138,12 @@ class Fit:
         except Diverged as end:
             return Outcome.DIVERGED, str(end)
         except _Stop:
+            self._interrupt.request()  # it may have reached another rank only
             log.info("SIGTERM: saving the state at step %d", self.progress.step)
             with contextlib.suppress(StoreError):  # of an upload before: flush tries again
                 self._snapshot(validated=None)
+            if not self._ranks.leads:
+                raise Interrupted(f"interrupted at step {self.progress.step}") from None
             if self._uploader.flush(lambda: self._interrupt.deadline):
                 raise Interrupted(f"interrupted at step {self.progress.step}, checkpoint saved") from None
             raise Interrupted(
@@ -162,7 +173,7 @@ class Fit:
         epoch, began = progress.epoch, time.monotonic()
         with self.meter.epoch():
             self._train_rest_of_epoch()
-            values = {f"train/{name}": value for name, value in self._step.metrics.compute().items()}
+            values = {f"train/{name}": value for name, value in self._whole(self._step.metrics).compute().items()}
         loss = values["train/loss"]
         row = {"epoch": epoch, "step": progress.step, "learning_rate": self._learning_rate(), **values}
         due = (epoch + 1) % settings.check_val_every_n_epoch == 0 or epoch + 1 == settings.max_epochs
@@ -176,9 +187,9 @@ class Fit:
             improved = self._take(epoch, score, values)
             plot = settings.plot_every_n_val_epochs > 0 and progress.validations % settings.plot_every_n_val_epochs == 0
             row |= measured
-            if improved:
+            if improved and self._ranks.leads:
                 drawn = self._figures("best", metrics, samples)
-            if plot:
+            if plot and self._ranks.leads:
                 drawn.append(Item(f"figures/samples-epoch{epoch + 1:04d}.png", self._panels(samples)))
             if score.value is not None:
                 row["score"] = score.value
@@ -206,21 +217,24 @@ class Fit:
         # A batch of several micro-batches is drawn as a whole: how it is cut does not change which patches it has.
         batches = epoch_batches(self.splits.train, self.hp["batch_size"] * per_step, self.config.seed, progress.epoch)
         batches = batches[: self._steps_per_epoch]
-        micro = [part for batch in batches[progress.batch :] for part in np.array_split(batch, per_step)]
+        micro = [
+            self._ranks.share(part) for batch in batches[progress.batch :] for part in np.array_split(batch, per_step)
+        ]
         self._model.train()
         self._batches = len(batches)
         self._report()
         loaded = self.meter.batches(self._loader.batches(micro))
         while batch := list(islice(loaded, per_step)):
-            # Every draw of a step depends on (seed, step) alone: a resumed run draws the same.
-            torch.manual_seed(_step_seed(self.config.seed, progress.step))
+            # Every draw of a step depends on (seed, step) and the rank alone: a resumed run draws the same.
+            torch.manual_seed(_step_seed(self.config.seed, progress.step, self._ranks.rank))
             for group in self._optimiser.param_groups:
                 group["lr"] = self._learning_rate()
             loss = self._step([self._augment(x, y) for x, y in batch])
             progress.step += 1
             progress.batch += 1
             self._watch(loss)
-        self._read(self._losses.finish())
+        self._log_losses(self._losses.finish())
+        self._end_if_diverged()
 
     def _watch(self, loss: Tensor) -> None:
         """After a step: is the loss a number, is it time to log or to save, is the end asked for?"""
@@ -228,12 +242,19 @@ class Fit:
         self._losses.watch(progress.step, loss)
         if progress.step % self.config.trainer.log_every_n_steps == 0 or not self._cuda:
             self._losses.send(progress.step, loss)
-        self._read(self._losses.arrived())
-        self._check_interrupt()
+        self._log_losses(self._losses.arrived())
+        minutes = self.config.trainer.checkpoint_every_minutes
+        due = minutes is not None and time.monotonic() - self._saved_at > 60 * minutes
+        # What one rank does all must do: they would wait for each other for ever.
+        stop, due, bad = self._ranks.any(self._interrupt.requested, due, self._losses.bad is not None)
+        if bad:
+            self._log_losses(self._losses.finish())
+            self._end_if_diverged()
+        if stop:
+            raise _Stop
         if self._live.due:
             self._report()
-        minutes = self.config.trainer.checkpoint_every_minutes
-        if minutes is not None and time.monotonic() - self._saved_at > 60 * minutes:
+        if due:
             self._snapshot(validated=None)
 
     def _report(self) -> None:
@@ -241,11 +262,12 @@ class Fit:
         self._start = done if self._start is None else self._start
         self._live.give(report_of(self.config, self.progress, self._batches, self.meter, self._start))
 
-    def _read(self, readings: Iterator[Reading]) -> None:
-        """Log the losses that have arrived, and end at the first one that is no number."""
+    def _log_losses(self, readings: Iterator[Reading]) -> None:
         for step, loss in readings:
             if step % self.config.trainer.log_every_n_steps == 0 and math.isfinite(loss):
                 self._tracking.scalars({"train/loss_step": loss, "learning_rate": self._learning_rate()}, step)
+
+    def _end_if_diverged(self) -> None:
         bad = self._losses.bad
         if bad is not None:
             raise Diverged(f"the loss is {bad.loss} at step {bad.step}, in epoch {self.progress.epoch + 1}")
@@ -259,9 +281,13 @@ class Fit:
         limit = settings.limit_train_batches
         return steps if limit is None else min(steps, max(1, limit // per_step))
 
-    def _check_interrupt(self) -> None:
-        if self._interrupt.requested:
-            raise _Stop
+    def _whole(self, metrics: PixelMetrics) -> PixelMetrics:
+        """The metrics of all ranks; these go on counting their own."""
+        if self._ranks.size == 1:
+            return metrics
+        whole = copy.deepcopy(metrics)
+        whole.add_up(self._ranks.add)
+        return whole
 
     def _learning_rate(self) -> float:
         """Of the next step."""
@@ -276,30 +302,38 @@ class Fit:
         metrics = PixelMetrics(self.device, self.data.labels, curves=True)
         samples: list[figures.Sample] = []
         batches = ordered_batches(self.splits.val, self.hp["batch_size"])[: self.config.trainer.limit_val_batches]
-        for rows, x, y, probability in self._answers(batches, metrics):
+        for rows, x, y, probability in self._answers(batches, metrics, self._ranks):
             samples += self._samples(rows, x, y, probability)
-        return {f"val/{name}": value for name, value in metrics.compute().items()}, metrics, samples
+        whole = self._whole(metrics)
+        values = {f"val/{name}": value for name, value in whole.compute().items()}
+        return values, whole, self._ranks.gather(samples)
 
     def _answers(
-        self, batches: Sequence[Index], metrics: PixelMetrics
+        self, batches: Sequence[Index], metrics: PixelMetrics, ranks: Ranks
     ) -> Iterator[tuple[Index, Tensor, Tensor, Tensor]]:
-        """The rows, x, y and probability of each batch, counted into metrics."""
+        """This rank's rows, x, y and probability of each batch, counted into metrics."""
         self._model.eval()
         with torch.inference_mode():
-            for rows, (x, y) in zip(batches, self._loader.batches(batches), strict=True):
-                logits = self._step.predict(x)
-                probability = probabilities(logits)
-                metrics.update(probability, y, self._criterion(logits, y))
-                yield rows, x, y, probability
-                self._check_interrupt()
+            shares = [ranks.share(rows) for rows in batches]
+            loaded = self._loader.batches([rows for rows in shares if len(rows)])
+            for rows in shares:
+                if len(rows):
+                    x, y = next(loaded)
+                    logits = self._step.predict(x)
+                    probability = probabilities(logits)
+                    metrics.update(probability, y, self._criterion(logits, y))
+                    yield rows, x, y, probability
+                if any(ranks.any(self._interrupt.requested)):
+                    raise _Stop
 
     def _test(self) -> None:
         """Measure the weights of the kept epoch on the test part, where there are both.
 
-        Comes last: the model holds the kept weights afterwards, and the state is saved already.
+        Comes last: the model holds the kept weights afterwards, and the state is saved already. Of several ranks the
+        leader does it alone.
         """
         rows, progress = self.splits.test, self.progress
-        if not len(rows) or progress.best is None:
+        if not len(rows) or progress.best is None or not self._ranks.leads:
             return
         if not self._uploader.flush(lambda: self._interrupt.deadline):
             raise _Stop
@@ -313,7 +347,8 @@ class Fit:
         instances = InstanceMetrics(self.data.labels)
         self._shown = figures.choose_rows(rows, self.data.metadata.empty)
         samples: list[figures.Sample] = []
-        for of_batch, x, y, probability in self._answers(ordered_batches(rows, self.hp["batch_size"]), metrics):
+        test_batches = ordered_batches(rows, self.hp["batch_size"])
+        for of_batch, x, y, probability in self._answers(test_batches, metrics, Ranks()):
             instances.update(probability, y)
             samples += self._samples(of_batch, x, y, probability)
         self._uploader.submit(self._tracking.images(self._figures("test", metrics, samples)))
@@ -403,13 +438,17 @@ class Fit:
         Skipped while another upload is under way, unless it is the best epoch's or the last word.
         """
         progress = self.progress
+        counts = self._whole(self._step.metrics)
+        if not self._ranks.leads:
+            self._saved_at = time.monotonic()
+            return
         last_word = self._interrupt.requested or self._finished() is not None
         if self._saved_step == progress.step and not improved and not figure:
             return
         if self._uploader.busy and not improved and not last_word:
             return
         with self.meter.checkpoint():
-            state = self._state(validated)
+            state = self._state(validated, counts)
             checkpoint = Checkpoint(
                 partial(pack, state, self.identity),
                 partial(pack, self._best_content(state["model"]), self.identity) if improved else None,
@@ -418,7 +457,7 @@ class Fit:
         self._saved_step, self._saved_at = progress.step, time.monotonic()
         self._uploader.submit(items, checkpoint)
 
-    def _state(self, validated: int | None) -> dict[str, Any]:
+    def _state(self, validated: int | None, counts: PixelMetrics) -> dict[str, Any]:
         """The training state as it is now, on the host: packing and uploading it need not hold training up."""
         state: dict[str, Any] = on_host(
             {
@@ -427,7 +466,7 @@ class Fit:
                 "progress": asdict(self.progress),
                 "halvings": self.halvings,
                 "scaler": self._step.scaler.state_dict(),
-                "train_metrics": dict(self._step.metrics.state()),
+                "train_metrics": dict(counts.state()),
                 "validated": validated,
             }
         )
@@ -457,12 +496,15 @@ class Fit:
         self._step.scaler.load_state_dict(content["scaler"])
         self._step.halvings = content["halvings"]
         self.progress = progress_from(content)
-        self._step.metrics.load(content["train_metrics"])
+        if self._ranks.leads:
+            self._step.metrics.load(content["train_metrics"])
         self._saved_step = self.progress.step
-        if found.best_lost:
+        if found.best_lost and self._ranks.leads:
             best = partial(pack, self._best_content(on_host(content["model"])), self.identity)
             self._uploader.submit(
-                checkpoint=Checkpoint(partial(pack, self._state(content["validated"]), self.identity), best)
+                checkpoint=Checkpoint(
+                    partial(pack, self._state(content["validated"], self._step.metrics), self.identity), best
+                )
             )
 
 
@@ -488,5 +530,6 @@ class _Stop(Exception):
     """SIGTERM arrived."""
 
 
-def _step_seed(seed: int, step: int) -> int:
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
+def _step_seed(seed: int, step: int, rank: int = 0) -> int:
+    parts = [seed, step, rank] if rank else [seed, step]
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0])

@@ -58,6 +58,8 @@ class Loader:
         device: torch.device,
         threads: int = 0,
         in_memory: InMemory = InMemory.AUTO,
+        *,
+        processes: int = 1,
     ) -> None:
         """Prepare for these rows; reads all of them when they fit in memory.
 
@@ -67,6 +69,7 @@ class Loader:
             device: where batches go.
             threads: that decode; 0: one a CPU, at most four.
             in_memory: whether the rows are kept in memory.
+            processes: that keep the same rows in the same memory.
 
         Raises:
             ConfigError: the rows are to be kept in memory and do not fit.
@@ -80,7 +83,7 @@ class Loader:
         self._kept: _Buffers | None = None
         self._position: dict[int, int] = {}
         data.reader.use_threads(threads)
-        if _fits(len(rows) * data.patch_bytes, in_memory):
+        if _fits(processes * len(rows) * data.patch_bytes, in_memory):
             self._position = {int(row): i for i, row in enumerate(rows)}
             self._kept = _Buffers(*self._new(len(rows), pinned=False))
             if len(rows):

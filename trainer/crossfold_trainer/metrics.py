@@ -10,7 +10,7 @@ Without any valid pixel every metric is NaN.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple, TypedDict
 
@@ -101,6 +101,12 @@ class PixelMetrics:
             raise ValueError("curves were not asked for")
         counts: list[list[list[int]]] = self._curve.view(-1, 2, BINS).tolist()
         return counts
+
+    def add_up(self, add: Callable[[Tensor], Tensor]) -> None:
+        """Replace every count by what `add` makes of it in place: the sum over the processes that train together."""
+        for counts in (self._confusion, self._loss, self._curve):
+            if counts is not None:
+                add(counts)
 
     def state(self) -> MetricState:
         """For a checkpoint in the middle of an epoch."""

@@ -18,6 +18,7 @@ from crossfold_trainer.losses import Criterion
 from crossfold_trainer.metrics import PixelMetrics
 from crossfold_trainer.model import probabilities
 from crossfold_trainer.precision import Numerics
+from crossfold_trainer.ranks import Ranks
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class TrainStep:
         gradient_clip: float | None = None,
         *,
         halve: bool = False,
+        ranks: Ranks | None = None,
     ) -> None:
         """Take over a model on its device and the optimiser of its parameters.
 
@@ -49,6 +51,7 @@ class TrainStep:
             numerics: in which numbers the model computes.
             gradient_clip: the greatest norm of a step's gradients, all parameters together; None: not clipped.
             halve: halve the micro-batches when the device's memory does not suffice.
+            ranks: those that train together; None: this process alone.
         """
         self._model = model
         self._optimiser = optimiser
@@ -56,6 +59,7 @@ class TrainStep:
         self._gradient_clip = gradient_clip
         self._numerics = numerics
         self._halve = halve
+        self._ranks = ranks or Ranks()
         self._buffers = list(model.buffers()) if halve else []
         self._kept_buffers = [buffer.clone() for buffer in self._buffers]
         self.scaler = numerics.scaler()
@@ -66,6 +70,8 @@ class TrainStep:
     def __call__(self, batch: Sequence[MicroBatch]) -> Tensor:
         """Train on one batch, given as its micro-batches, and return its loss (a scalar on the device).
 
+        With several ranks each gives its share of every micro-batch; loss and step are those of the whole.
+
         The loss is the mean over the valid pixels of the whole batch: how a batch is cut changes neither it nor its
         gradient, whatever the shares of ignored pixels are. A batch without a valid pixel has loss 0 and gradient 0.
 
@@ -75,6 +81,7 @@ class TrainStep:
         """
         patches = max(len(y) for _, y in batch)
         loss = self._in_parts(lambda: self._gradients(batch), patches, self._keep, self._bring_back)
+        self._ranks.add_gradients(self._model.parameters())
         if self._gradient_clip is not None:
             self.scaler.unscale_(self._optimiser)
             nn.utils.clip_grad_norm_(self._model.parameters(), self._gradient_clip)
@@ -136,14 +143,14 @@ class TrainStep:
                 buffer.copy_(before)
 
     def _gradients(self, batch: Sequence[MicroBatch]) -> Tensor:
-        pixels = torch.stack([self._criterion.pixels(y) for _, y in batch]).sum().clamp(min=1)
+        pixels = self._ranks.add(torch.stack([self._criterion.pixels(y) for _, y in batch]).sum()).clamp(min=1)
         self._optimiser.zero_grad(set_to_none=True)
         losses = []
         for x, y in batch:
             size = self._size(len(x))
             parts = zip(torch.split(x, size), torch.split(y, size), strict=True)
             losses += [self._backward(x_part, y_part, pixels) for x_part, y_part in parts]
-        return torch.stack(losses).sum()
+        return self._ranks.add(torch.stack(losses).sum())
 
     def _forward(self, x: Tensor) -> Tensor:
         with self._numerics.autocast():
@@ -151,7 +158,8 @@ class TrainStep:
         return logits
 
     def _backward(self, x: Tensor, y: Tensor, pixels: Tensor) -> Tensor:
-        logits = self._forward(x)
+        with self._ranks.statistics():
+            logits = self._forward(x)
         measured = self._criterion(logits, y)
         loss = measured.total / pixels
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]

@@ -69,7 +69,7 @@ def test_golden() -> None:
         {"data": {"uri": "s3://bucket/data", "anonymous": True}},
         {"tracking": {"tensorboard": False}},
         {"trainer": {"numWorkers": 8, "logEveryNSteps": 1, "plotEveryNValEpochs": 0}},
-        {"trainer": {"checkpointEveryNEpochs": 2, "checkpointEveryMinutes": 1}},
+        {"trainer": {"checkpointEveryNEpochs": 2, "checkpointEveryMinutes": 1, "devices": 2}},
         {"owner": "uid", "attempt": 3, "gracePeriodSeconds": 30, "outOfMemory": "HalveBatch"},
         {"digest": "x"},
     ],
@@ -139,6 +139,7 @@ def test_every_setting_of_the_trainer_is_known_to_count_or_not() -> None:
         "inMemory",
         "checkpointEveryNEpochs",
         "checkpointEveryMinutes",
+        "devices",
     }
     assert {field.alias for field in TrainerSpec.model_fields.values()} == counted | unscored
 

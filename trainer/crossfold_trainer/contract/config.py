@@ -362,6 +362,9 @@ class TrainerSpec(Model):
     """Minutes after which a checkpoint is saved inside an epoch too; null: never."""
     accumulate_grad_batches: Annotated[int, Field(ge=1, le=1024)] = 1
     """Batches whose gradients make one optimiser step: it counts batch_size times this many patches."""
+    devices: Annotated[int, Field(ge=1, le=16)] = 1
+    """Processes that train together in one pod, one a GPU (template.resources must ask for as many), each on its share
+    of every batch: batch_size, steps and results stay what they are on one device."""
     precision: Precision = Precision.AUTO
     """Auto (BF16Mixed on a GPU that has it, else FP32), FP32 (no TF32 either), BF16Mixed or FP16Mixed (GPU only)."""
     compile: bool = False
@@ -372,6 +375,10 @@ class TrainerSpec(Model):
     """Stop with a traceback at the operation that makes a NaN in the backward pass; slow."""
 
     rules = (
+        Rule(
+            "!self.compile || self.devices == 1",
+            "compile works on one device: set compile to false, or devices to 1",
+        ),
         Rule(
             "self.loss == 'Sum' ? (has(self.lossSum) && size(self.lossSum) >= 2)"
             " : (!has(self.lossSum) || size(self.lossSum) == 0)",
@@ -540,6 +547,7 @@ _TRAINER_UNSCORED = {
     "in_memory",
     "checkpoint_every_n_epochs",
     "checkpoint_every_minutes",
+    "devices",
 }
 """Trainer settings that change what is seen or how fast it comes, never the score."""
 
