@@ -91,7 +91,7 @@ def same_weights(one: Path, other: Path) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def config_for(data: Path, artifacts: Path, **replace: Any) -> RunConfig:
+def config_for(data: Path, artifacts: Path, /, **replace: Any) -> RunConfig:
     return with_digest(run_config(data, artifacts, **replace), "default/tiny/tiny-cv0")
 
 
