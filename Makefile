@@ -16,7 +16,7 @@ EXTRAS := operator trainer cli
 APART := trackers trackers-test
 PYTEST_ARGS ?=
 
-.PHONY: help env trackers-env demo test unit verify gen lock bench-trainer cluster-up cluster-down images watch clean
+.PHONY: help env trackers-env demo test unit verify gen lock bench-search bench-trainer cluster-up cluster-down images watch clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | column -t -s $$'\t'
@@ -73,6 +73,9 @@ lock: $(UV)  ## make the locks anew, with hashes and without the names of hosts
 
 bench-trainer: env  ## the trainer's speed: data path, start-up, steps (about 10 minutes; keep the machine quiet)
 	@PATH="$(dir $(UV)):$$PATH" PYTHONPATH=. $(PY) -m benchmarks.trainer
+
+bench-search: env  ## racing against full cross-validation and other rules (about 15 minutes)
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONPATH=. $(PY) -m benchmarks.search
 
 cluster-up:  ## a real Kubernetes and two S3 servers on this machine
 	@$(DEV) up

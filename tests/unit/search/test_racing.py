@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -461,3 +462,11 @@ def test_trusting_the_references_noise_alone_would_lose_more_noisy_trials() -> N
 def test_noise_of_bad_trials_would_save_less() -> None:
     """Why only the better half are references."""
     assert runs_until_pruned() < 0.7 * runs_until_pruned(ref_frac=1)
+
+
+def test_the_documentation_s_example(capsys: pytest.CaptureFixture[str]) -> None:
+    """It prints the sentence that the page explains."""
+    page = (Path(__file__).parents[3] / "docs" / "racing.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(code, {})  # noqa: S102 -- our own page
+    assert f"\n> {capsys.readouterr().out.strip()}\n" in page
