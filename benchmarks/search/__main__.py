@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.search import picture, simulate, tasks
+from benchmarks.search import picture, sampler, simulate, tasks
 from benchmarks.search.replay import Tally, replay
 from benchmarks.search.rules import RULES, crossfold
 
@@ -51,7 +51,7 @@ def main() -> None:
             "alpha": _alphas(run, matrices, few),
             "simulations": _simulations(run, options.studies),
         }
-    report |= _sampler()
+    report |= sampler.measure(workers=options.workers)
     report["machine"] = {"cores": os.cpu_count(), "cpu": _cpu(), "loadAtStart": round(load, 1)}
     libraries = {name: version(name) for name in ("numpy", "scipy", "scikit-learn", "optuna")}
     report["versions"] = {"python": platform.python_version(), **libraries}
@@ -187,14 +187,6 @@ def _simulations(run: Run, studies: int) -> dict[str, Any]:
             simulations[kind][f"{folds}x{seeds}"] = {**ours, "rivals": rules}
         print(f"{kind} simulated", flush=True)
     return simulations
-
-
-def _sampler() -> dict[str, Any]:
-    try:
-        from benchmarks.search import sampler  # noqa: PLC0415 -- a part of its own
-    except ImportError:
-        return {}
-    return sampler.measure()
 
 
 def table(report: dict[str, Any]) -> str:
