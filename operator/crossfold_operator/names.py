@@ -21,6 +21,8 @@ CACHE_VOLUME = "data-cache"
 """Volume of a pod for cached data."""
 CONTAINER = "trainer"
 """Name of the container in a trainer pod."""
+MOST_TRIALS = 10_000
+"""Trials that a Tune has at most, numbered from 0."""
 
 
 class Kind(StrEnum):
@@ -180,7 +182,8 @@ def _number_after(prefix: str, name: str) -> int | None:
 
 def trial_of(tune: str, name: str) -> int | None:
     """The trial that a CrossValidation's name says; None when it is no trial of this Tune."""
-    return _number_after(f"{tune}-cv", name)
+    number = _number_after(f"{tune}-cv", name)
+    return number if number is not None and number < MOST_TRIALS else None
 
 
 def attempt_of(run: str, name: str) -> int | None:

@@ -22,7 +22,7 @@ from crossfold_operator.api.fields import (
 from crossfold_operator.api.parameters import InitialTrial, ParameterSpec, ParameterValue
 from crossfold_operator.api.racing import RacingSpec
 from crossfold_operator.api.stopping import BudgetSpec, EarlyStoppingSpec
-from crossfold_operator.names import TunePhase
+from crossfold_operator.names import MOST_TRIALS, TunePhase
 from crossfold_trainer.contract.base import Model, Rule
 from crossfold_trainer.contract.config import ShortText
 
@@ -49,7 +49,7 @@ class TuneSpec(RootSpec):
     """Trials to ask first, in this order."""
     warm_start: Annotated[list[WarmStartSpec], named_list(10)] = []
     """Finished Tunes whose trials inform the search; it begins when all of them have finished."""
-    max_trials: Annotated[int, Field(ge=1, le=10_000, json_schema_extra=MUTABLE)] = 20
+    max_trials: Annotated[int, Field(ge=1, le=MOST_TRIALS, json_schema_extra=MUTABLE)] = 20
     """Trials to ask for. Set below the number asked, nothing new starts and what runs finishes."""
     max_failed_trials: Annotated[int, Field(ge=0, le=10_000, json_schema_extra=MUTABLE)] | None = None
     """Failed trials that are put up with: one more fails the Tune; null: 10, or maxTrials - 1 when that is less."""

@@ -11,7 +11,7 @@ from crossfold_operator.api.racing import LookSpec
 from crossfold_operator.api.tune import SearchStatus, TuneSpec, TuneStatus
 from crossfold_operator.cluster.base import Cluster, Key, Obj, Refused, key_of
 from crossfold_operator.events import Event
-from crossfold_operator.names import Kind, Reason, TunePhase
+from crossfold_operator.names import MOST_TRIALS, Kind, Reason, TunePhase
 from crossfold_operator.observe.trials import Trial, TrialReader
 from crossfold_operator.plan import tune as tune_plan
 from crossfold_operator.plan.spending import spent, wall_clock
@@ -191,4 +191,5 @@ def _next_look(spec: TuneSpec, status: TuneStatus, trials: Sequence[Trial], now:
 
 
 def _asked(previous: TuneStatus, trials: Sequence[Trial]) -> int:
-    return max(previous.trials.asked, trials[-1].number + 1 if trials else 0)
+    """How many numbers were given out; a status that says more than there can be is no reason to count that far."""
+    return min(MOST_TRIALS, max(previous.trials.asked, trials[-1].number + 1 if trials else 0))

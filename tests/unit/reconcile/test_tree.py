@@ -67,6 +67,15 @@ async def test_a_tune_runs_to_its_best_trial() -> None:
     assert len({str(t["spec"]["hyperparameters"]) for t in trials}) == 4
 
 
+async def test_a_status_that_counts_further_than_there_can_be_is_no_reason_to_count_that_far() -> None:
+    it = world(tune())
+    obj = it.cluster.of(Kind.TUNE)[0]
+    counts = {"asked": 2**40, "running": 0, "complete": 0, "pruned": 0, "stopped": 0, "unstable": 0, "failed": 0}
+    it.cluster.replace(obj | {"status": {"trials": counts}})
+    await it.settle()
+    assert it.cluster.status(Kind.TUNE, "t")["trials"]["asked"] == 10_000
+
+
 async def test_a_finished_tree_is_quiet() -> None:
     it = world(tune())
     await it.run()
