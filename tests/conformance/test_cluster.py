@@ -82,7 +82,7 @@ async def test_defaults_of_the_schema_are_filled_in(world: World) -> None:
     assert (obj["spec"]["seed"], obj["spec"]["folds"], obj["spec"]["retries"]) == (
         42,
         5,
-        {"crash": 1, "infrastructure": 5},
+        {"crash": 1, "infrastructure": 5, "outOfMemory": "Fail"},
     )
 
 

@@ -99,7 +99,7 @@ def test_defaults_are_stored(api: Api) -> None:
     assert spec["crossValidation"] == {"folds": 3, "foldMethod": "RegionStratified"}
     assert spec["trainer"]["maxEpochs"] == 100
     assert spec["trainer"]["earlyStoppingPatience"] == 5
-    assert spec["retries"] == {"crash": 1, "infrastructure": 5}
+    assert spec["retries"] == {"crash": 1, "infrastructure": 5, "outOfMemory": "Fail"}
     assert spec["template"]["shmSize"] == "2Gi"
     assert spec["template"]["image"] == ""
     assert "maxFailedTrials" not in spec
@@ -110,7 +110,7 @@ def test_null_means_default_except_where_null_means_something(api: Api) -> None:
     created = api.create(manifest(Kind.TUNE, nulls, "nulls"), dry=True)
     assert created["spec"]["trainer"]["maxEpochs"] == 100
     assert created["spec"]["trainer"]["earlyStoppingPatience"] is None
-    assert created["spec"]["retries"] == {"crash": 1, "infrastructure": 5}
+    assert created["spec"]["retries"] == {"crash": 1, "infrastructure": 5, "outOfMemory": "Fail"}
     assert created["spec"]["maxTrials"] == 20
 
 
@@ -159,8 +159,15 @@ def test_columns(copies: Copies, kubectl: Any) -> None:
         copies.create(kind, "columns")
     status = {
         "phase": "Running",
-        "trials": {"failed": 2},
-        "summary": {"trials": "33/100", "best": "0.812±0.011", "gpu": "41.2h", "objective": "Maximize val/x"},
+        "trials": {"failed": 2, "pruned": 11},
+        "summary": {
+            "trials": "33/100",
+            "best": "0.812±0.011",
+            "gpu": "41.2h",
+            "saved": "36%",
+            "eta": "5h",
+            "objective": "Maximize val/x",
+        },
     }
     copies.write(Kind.TUNE, "columns", status)
 
@@ -168,8 +175,8 @@ def test_columns(copies: Copies, kubectl: Any) -> None:
         return kubectl("get", f"{PLURAL[kind]}.{GROUP}", "columns", "-n", copies.namespace, *more).splitlines()
 
     head, row = shown(Kind.TUNE)
-    assert head.split() == ["NAME", "PHASE", "TRIALS", "BEST", "FAILED", "GPU", "AGE"]
-    assert row.split()[:6] == ["columns", "Running", "33/100", "0.812±0.011", "2", "41.2h"]
+    assert head.split() == ["NAME", "PHASE", "TRIALS", "BEST", "PRUNED", "FAILED", "GPU", "SAVED", "ETA", "AGE"]
+    assert row.split()[:9] == ["columns", "Running", "33/100", "0.812±0.011", "11", "2", "41.2h", "36%", "5h"]
     head, row = shown(Kind.TUNE, "-o", "wide")
     assert {"OBJECTIVE", "ALGORITHM", "REASON"} <= set(head.split())
     assert "Random" in row
@@ -276,9 +283,9 @@ def test_an_upgrade_of_the_crd_keeps_objects_and_their_use(copies: Copies) -> No
     assert now["metadata"]["uid"] == stored["metadata"]["uid"]
     assert now["metadata"]["generation"] == stored["metadata"]["generation"]
     assert now["status"] == {"phase": "Running"}
-    assert now["spec"]["tracking"] == {"tensorboard": True}
+    assert now["spec"]["tracking"] == {"tensorboard": True, "graph": False}
     assert now["spec"]["trainer"]["detectAnomaly"] is False
-    assert now["spec"]["retries"] == {"crash": 1, "infrastructure": 5}
+    assert now["spec"]["retries"] == {"crash": 1, "infrastructure": 5, "outOfMemory": "Fail"}
     changed = ("tracking", "retries", "trainer")
     assert {k: v for k, v in now["spec"].items() if k not in changed} == {
         k: v for k, v in before["spec"].items() if k not in changed
