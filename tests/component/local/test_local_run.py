@@ -157,7 +157,7 @@ def test_more_trials_later(undisturbed: Here) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_and_gone_on(here: Here, undisturbed: Here, number: signal.Signals) -> None:
-    process = here.start(FAKE_SECONDS="0.4")
+    process = here.start(FAKE_SECONDS="1.5")
     here.until(process, lambda line: "epoch 1/3" in line)
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
