@@ -64,7 +64,8 @@ class Pods:
 
 @pytest.fixture
 def pods(control_plane: ControlPlane, space: str, tmp_path: Path) -> Pods:
-    control_plane.kubectl("wait", "--for=create", "--timeout=30s", "-n", space, "serviceaccount/default")
+    # Controllers come back with a delay after an API server that was away, as in the tests before.
+    control_plane.kubectl("wait", "--for=create", "--timeout=180s", "-n", space, "serviceaccount/default")
     return Pods(control_plane, space, tmp_path)
 
 
