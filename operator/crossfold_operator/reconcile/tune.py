@@ -100,14 +100,15 @@ class TuneReconciler:
         except (Blocked, Refused) as problem:
             degraded = fact_of(problem)
         trials = self._trials(tune, spec)
+        asked = _asked(previous, trials)
         status = tune_status(
             spec=spec,
             previous=previous,
             trials=trials,
-            asked=_asked(previous, trials),
+            asked=asked,
             search=SearchStatus(
                 sampler=sampler_name(spec.algorithm),
-                history_digest=self._history_digest(tune, trials, _asked(previous, trials), start),
+                history_digest=self._history_digest(tune, trials, asked, start),
                 warm_start=warm_start_status(start),
                 exhausted=exhausted,
             ),

@@ -21,7 +21,7 @@ and ties go to the lower trial number. A decision can be replayed from recorded 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import blake2b
 from typing import NotRequired, TypeAlias, TypedDict, assert_never
@@ -305,9 +305,9 @@ def judge(  # noqa: PLR0917 -- as decide
     done, total = len(finished) + len(failed), K * S
     none = Decision(Action.CONTINUE, Reason.NO_LOOK, done, total, alpha)
     if failed and failure_score is None:
-        return _replaced(none, Reason.FAILED_RUN)
+        return replace(none, reason=Reason.FAILED_RUN)
     if isinstance(known, Warmup):
-        return _replaced(none, Reason.WARMUP, known)
+        return replace(none, reason=Reason.WARMUP, warmup=known)
     if not finished or done == total:
         return none
 
@@ -530,10 +530,6 @@ def _best_bound(bounds: Bounds | None, sign: int) -> float | None:
     low, high = bounds
     best = high if sign > 0 else low
     return None if best is None else sign * best
-
-
-def _replaced(look: Decision, reason: Reason, warmup: Warmup | None = None) -> Decision:
-    return Decision(look.decision, reason, look.runs_done, look.runs_total, look.alpha, warmup)
 
 
 def _or_zero(value: float | None) -> float:
