@@ -30,7 +30,9 @@ def s3fs_folder() -> Path | None:
     return FOLDER.absolute()
 
 
-class _Patches(Dataset[tuple[Any, Any]]):
+class Patches(Dataset[tuple[Any, Any]]):
+    """Patches that are read one by one, as x (C, H, W) float32 and y (H, W) uint8; options are s3fs'."""
+
     def __init__(self, path: str, options: dict[str, Any], n: int) -> None:
         self._path, self._options, self._n = path, options, n
 
@@ -62,7 +64,7 @@ def darts_calls(path: str, n: int, options: dict[str, Any]) -> float:
     """
     loaded = iter(
         DataLoader(
-            _Patches(path, options, n), batch_size=BATCH, num_workers=WORKERS, multiprocessing_context="forkserver"
+            Patches(path, options, n), batch_size=BATCH, num_workers=WORKERS, multiprocessing_context="forkserver"
         )
     )
     next(loaded)  # starting the workers does not count

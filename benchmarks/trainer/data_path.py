@@ -48,7 +48,7 @@ def measure(patches: int, rounds: int, say: Callable[[str], None]) -> dict[str, 
     with tempfile.TemporaryDirectory(prefix="crossfold-bench-") as name:
         folder = Path(name)
         say(f"writing {patches} patches of {SIDE} x {SIDE} x {BANDS}")
-        _write(folder / BUCKET / "darts_layout", patches)
+        write(folder / BUCKET / "darts_layout", patches)
         rewrite(
             DataSpec(uri=str(folder / BUCKET / "darts_layout")), ArtifactsSpec(uri=str(folder / BUCKET / "own_layout"))
         )
@@ -187,21 +187,25 @@ def _raw(endpoint: str, layout: str, patches: int) -> float:
     return patches / (time.perf_counter() - began)
 
 
-def _write(folder: Path, patches: int) -> None:
+def write(folder: Path, patches: int, *, bands: int = BANDS, side: int = SIDE) -> None:
     """Something like imagery: smooth, with noise in the last digits; it compresses to about half."""
     folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    (folder / "config.toml").write_text(f"[darts]\nbands = {[f'b{i}' for i in range(BANDS)]}\npatch_size = {SIDE}\n")
-    parquet.write_table(pa.table({"empty": [False] * patches}), folder / "metadata.parquet")
+    (folder / "config.toml").write_text(f"[darts]\nbands = {[f'b{i}' for i in range(bands)]}\npatch_size = {side}\n")
+    regions = [f"r{i % 12}" for i in range(patches)]
+    parquet.write_table(pa.table({"empty": [False] * patches, "region": regions}), folder / "metadata.parquet")
     group = zarr.open_group(folder / "data.zarr", mode="w")
     codec = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
     x = group.create_array(
-        "x", shape=(patches, BANDS, SIDE, SIDE), dtype="f4", chunks=(1, 1, SIDE, SIDE), compressors=codec
+        "x", shape=(patches, bands, side, side), dtype="f4", chunks=(1, 1, side, side), compressors=codec
     )
-    y = group.create_array("y", shape=(patches, SIDE, SIDE), dtype="u1", chunks=(1, SIDE, SIDE), compressors=codec)
-    for i in range(patches):
-        coarse = rng.random((BANDS, 17, 17))
-        smooth = np.stack([np.kron(band, np.ones((16, 16)))[:SIDE, :SIDE] for band in coarse])
-        image = np.round((0.7 * smooth + 0.02 * rng.random(smooth.shape)) * 10000) / 10000
-        x[i] = image.astype(np.float32)
+    y = group.create_array("y", shape=(patches, side, side), dtype="u1", chunks=(1, side, side), compressors=codec)
+
+    def one(i: int) -> None:
+        rng = np.random.default_rng(i)
+        coarse = rng.random((bands, side // 16, side // 16), np.float32)
+        smooth = coarse.repeat(16, 1).repeat(16, 2)
+        x[i] = np.round((0.7 * smooth + 0.02 * rng.random(smooth.shape, np.float32)) * 10000) / 10000
         y[i] = (smooth[0] > 0.6).astype(np.uint8)
+
+    with ThreadPoolExecutor(threads()) as pool:
+        list(pool.map(one, range(patches)))
