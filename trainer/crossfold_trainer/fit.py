@@ -223,7 +223,7 @@ class Fit:
         self._model.train()
         self._batches = len(batches)
         self._report()
-        loaded = self.meter.batches(self._loader.batches(micro))
+        loaded = self.meter.batches(self._loader.batches(micro), lambda: self._loader.waited)
         while batch := list(islice(loaded, per_step)):
             # Every draw of a step depends on (seed, step) and the rank alone: a resumed run draws the same.
             torch.manual_seed(_step_seed(self.config.seed, progress.step, self._ranks.rank))

@@ -24,13 +24,17 @@ def test_waits_and_work_are_told_apart() -> None:
     clock = Clock()
     meter = Meter(clock)
 
+    waited = 7.0  # in epochs before
+
     def source() -> Iterator[tuple[list[int]]]:
+        nonlocal waited
         for size in (4, 4, 2):
             clock.now += 1.0  # reading
+            waited += 1.0
             yield ([0] * size,)
 
     with meter.epoch():
-        for _ in meter.batches(source()):
+        for _ in meter.batches(source(), lambda: waited):
             clock.now += 3.0  # a step
     assert (meter.patches, meter.training, meter.data_wait) == (10, 12.0, 3.0)
     assert meter.patches_per_second == pytest.approx(10 / 12)
@@ -46,7 +50,7 @@ def test_the_epoch_under_way_counts() -> None:
     clock = Clock()
     meter = Meter(clock)
     with meter.epoch():
-        for _ in meter.batches(iter([([0, 0],), ([0, 0],)])):
+        for _ in meter.batches(iter([([0, 0],), ([0, 0],)]), lambda: 0.0):
             clock.now += 2.0
             seen = meter.patches_per_second
     assert seen == 0.5  # one batch of two is done after four seconds

@@ -349,7 +349,7 @@ class TrainerSpec(Model):
     gradient_clip: Annotated[float, Field(gt=0, le=1e6)] | None = None
     """Greatest norm of the gradients of a step, all parameters together; null: not clipped."""
     num_workers: Annotated[int, Field(ge=0, le=64)] = 0
-    """Threads that decode patches; 0: one for each CPU of the pod, at most 4."""
+    """Threads that decode patches; 0: one for each CPU of the pod, at most 8."""
     in_memory: InMemory = InMemory.AUTO
     """Auto keeps the patches of the run in memory where they take at most 40 % of its limit; Always, or Never."""
     limit_train_batches: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
