@@ -78,7 +78,7 @@ class Loader:
             ConfigError: the rows are to be kept in memory and do not fit.
         """
         self.waited = 0.0
-        """Seconds that `batches` has waited for data while the device had nothing to do, at most; all calls together."""
+        """Seconds that `batches` has waited for data while the device had nothing to do, at most."""
         self._data = data
         self._device = device
         cuda = device.type == "cuda"
