@@ -91,15 +91,21 @@ def faulty(upstream: str, faults: Faults) -> Iterator[Proxy]:
     loop = asyncio.new_event_loop()
     ready, stopped = threading.Event(), asyncio.Event()
     ports: list[int] = []
+    connections: set[asyncio.Task[None]] = set()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        with contextlib.closing(writer), contextlib.suppress(OSError, asyncio.IncompleteReadError):
             while await _one(reader, writer, faults, target.hostname or "", target.port or 80):
                 pass
-        writer.close()
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # As tasks of ours: of its own, asyncio asks how they ended, and complains of those that are cancelled.
+        task = loop.create_task(handle(reader, writer))
+        connections.add(task)
+        task.add_done_callback(connections.discard)
 
     async def serve() -> None:
-        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        server = await asyncio.start_server(connected, "127.0.0.1", 0)
         ports.append(server.sockets[0].getsockname()[1])
         ready.set()
         await stopped.wait()
