@@ -24,7 +24,9 @@ from crossfold_trainer.contract.result import RunFailure, RunResult, parse_messa
 from crossfold_trainer.data import Patches, open_dataset
 from crossfold_trainer.errors import ConfigError, StoreError
 from crossfold_trainer.interrupt import Interrupt
+from crossfold_trainer.store import FETCH_ROUNDS
 from crossfold_trainer.tracking import LogText
+from tests.conftest import ROUND
 from tests.s3proxy import Fault, Faults, faulty
 from tests.s3server import s3_server
 from tests.trainer_data import run_config, write_dataset
@@ -81,19 +83,19 @@ def test_what_passes_costs_nothing_but_time(
     server: tuple[str, Path], truth: Patches, monkeypatch: pytest.MonkeyPatch, kind: Fault
 ) -> None:
     noticing_stalls(monkeypatch, (kind,))
-    with faulty(server[0], Faults((kind,), share=0.3, times=1)) as proxy:
+    with faulty(server[0], Faults((kind,), share=0.3, times=1, seed=ROUND)) as proxy:
         got = read(proxy.endpoint)
         assert proxy.faults.done[kind] > 5
     assert np.array_equal(got.x, truth.x)
     assert np.array_equal(got.y, truth.y)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(3 * ROUND, 3 * ROUND + 3))
 def test_all_of_it_at_once(
     server: tuple[str, Path], truth: Patches, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     noticing_stalls(monkeypatch, PASSING)
-    with faulty(server[0], Faults(PASSING, share=0.2, seed=seed)) as proxy:
+    with faulty(server[0], Faults(PASSING, share=0.2, in_a_row=FETCH_ROUNDS - 1, seed=seed)) as proxy:
         got = read(proxy.endpoint)
         assert len(proxy.faults.done) >= 4
     assert np.array_equal(got.x, truth.x)
@@ -149,7 +151,7 @@ def test_a_replaced_object_is_noticed(server: tuple[str, Path]) -> None:
 
 
 def test_a_chunk_that_is_damaged_on_its_way_is_asked_for_again(server: tuple[str, Path], truth: Patches) -> None:
-    with faulty(server[0], Faults((Fault.CORRUPT,), share=0.3, times=1)) as proxy:
+    with faulty(server[0], Faults((Fault.CORRUPT,), share=0.3, times=1, seed=ROUND)) as proxy:
         assert np.array_equal(read(proxy.endpoint).x, truth.x)
         assert proxy.faults.done[Fault.CORRUPT] > 5
 
@@ -200,7 +202,7 @@ def test_what_cannot_be_decoded_is_never_cached(
 @pytest.mark.parametrize(
     ("faults", "exit_code", "says"),
     [
-        ({"kinds": PASSING, "share": 0.1, "seed": 7}, Exit.OK, None),
+        ({"kinds": PASSING, "share": 0.1, "in_a_row": FETCH_ROUNDS - 1, "seed": 7 + ROUND}, Exit.OK, None),
         (
             {"kinds": (Fault.VANISHED,), "only": "/x/c/13/"},
             Exit.CONFIG,
