@@ -3,6 +3,13 @@
 The order is that of cost: what can be refused or repeated without importing torch is, and `result.json` comes last.
 """
 
+from crossfold_trainer.interrupt import Interrupt
+
+if __name__ == "__main__":
+    # A pod may be deleted while the rest is imported. Process 1 of a container gets no signal that it does not handle.
+    INTERRUPT = Interrupt()
+    INTERRUPT.install()
+
 import contextlib
 import logging
 import math
@@ -42,7 +49,6 @@ from crossfold_trainer.contract.result import (
 from crossfold_trainer.contract.scoring import run_score
 from crossfold_trainer.data import open_dataset
 from crossfold_trainer.errors import AcceleratorOutOfMemory, ConfigError, Fenced, Interrupted, StoreError
-from crossfold_trainer.interrupt import Interrupt
 from crossfold_trainer.splits import make_splits
 from crossfold_trainer.store import Store
 from crossfold_trainer.task import Task
@@ -61,11 +67,16 @@ CRASH = 1
 OUT_OF_MEMORY_REMEDY = "lower batch_size, set retries.outOfMemory to HalveBatch, or take a smaller encoder"
 
 
-def main() -> None:
-    """Run, and exit with the code that the contract gives the outcome."""
+def main(interrupt: Interrupt | None = None) -> None:
+    """Run, and exit with the code that the contract gives the outcome.
+
+    Args:
+        interrupt: listens already; None: from now on.
+    """
     log_text = LogText()
-    interrupt = Interrupt()
-    interrupt.install()
+    if interrupt is None:
+        interrupt = Interrupt()
+        interrupt.install()
     sys.exit(run_to_exit(interrupt, log_text))
 
 
@@ -74,6 +85,7 @@ def run_to_exit(interrupt: Interrupt, log_text: LogText) -> int:
     store: list[Store] = []
     failed = partial(_failed, log_text=log_text, interrupt=interrupt)
     try:
+        interrupt.undefer()
         result = run(interrupt, log_text, store)
     except launch.WorkersEnded as end:
         return end.code  # the one that ended so has said why
@@ -101,6 +113,10 @@ def _failed(
     code: int, kind: FailureClass, text: str, store: list[Store], *, log_text: LogText, interrupt: Interrupt
 ) -> int:
     """Report an attempt without a result. Other than a crash, whose message is its log's last lines."""
+    if interrupt.ended_early and code != Exit.INTERRUPTED:
+        # Whose code the signal met made an error of its own out of it.
+        code, kind = Exit.INTERRUPTED, FailureClass.PREEMPTED
+        text = f"SIGTERM arrived before training began: {text}"
     if code == Exit.INTERRUPTED and not launch.leads():
         return int(code)
     log.error("%s (exit %d): %s", "crash" if kind is FailureClass.CRASH else kind.value, code, text)
@@ -392,4 +408,4 @@ def _splits_table(task: Task) -> bytes:
 
 
 if __name__ == "__main__":
-    main()
+    main(INTERRUPT)

@@ -20,8 +20,11 @@ class StoreError(Exception):
     """Object storage did not answer as it should, after bounded retries: a crash, worth another attempt."""
 
 
-class Interrupted(Exception):
-    """SIGTERM arrived and what there was to save is saved (exit 75)."""
+class Interrupted(BaseException):
+    """SIGTERM arrived and what there was to save is saved (exit 75).
+
+    No Exception: the signal may arrive inside of anything, and whoever handles errors there must not take it for one.
+    """
 
 
 class Fenced(Interrupted):

@@ -1,7 +1,8 @@
 """A trainer that computes its score from its hyperparameters, with all the manners of a real one and none of its work.
 
 It resumes, repeats a result that is there, saves on SIGTERM, and writes one line per training that it completed into
-trained.txt above the artifacts. FAKE_SECONDS is how long an epoch takes; FAKE_CRASH makes it fail.
+trained.txt above the artifacts. FAKE_SECONDS is how long an epoch takes; after epoch FAKE_PAUSE it waits until it is
+ended; FAKE_CRASH makes it fail.
 """
 
 import json
@@ -51,6 +52,8 @@ def main() -> int:
         print(f"epoch {epoch}/{config.trainer.max_epochs} loss=0.1 score={score:.4f} best 0.1s", flush=True)
         checkpoint.write_text(json.dumps({"epoch": epoch}))
         tell(report.model_copy(update={"epoch": epoch, "step": epoch, "fraction": epoch / report.epochs}).text())
+        while str(epoch) == os.environ.get("FAKE_PAUSE") and not interrupted:
+            time.sleep(0.05)
         if interrupted:
             return Exit.INTERRUPTED
     outcome = RunResult(
