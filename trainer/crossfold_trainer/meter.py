@@ -6,12 +6,12 @@ metrics are read at its end) rather than over a step.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-Batch = TypeVar("Batch", bound=tuple[Sized, ...])
+Batch = TypeVar("Batch")
 
 
 @dataclass
@@ -70,8 +70,13 @@ class Meter:
             self.training += self.clock() - self._since
             self._since = None
 
-    def batches(self, source: Iterator[Batch]) -> Iterator[Batch]:
-        """The same batches; the wait for each, and its patches once it is trained on, are counted."""
+    def batches(self, source: Iterator[Batch], patches: int) -> Iterator[Batch]:
+        """The same batches; the wait for each, and its patches once it is trained on, are counted.
+
+        Args:
+            source: batches, or one rank's shares of them.
+            patches: in each of them, all ranks together.
+        """
         while True:
             asked = self.clock()
             batch = next(source, None)
@@ -79,7 +84,7 @@ class Meter:
             if batch is None:
                 return
             yield batch
-            self.patches += len(batch[0])
+            self.patches += patches
 
     @contextmanager
     def checkpoint(self) -> Iterator[None]:
