@@ -32,6 +32,7 @@ from crossfold_trainer.contract import hyperparameters as hp
 from crossfold_trainer.contract.config import (
     CONFIG_VARIABLE,
     TERMINATION_VARIABLE,
+    OutOfMemoryPolicy,
     RunConfig,
     TrackingSpec,
     config_digest,
@@ -48,7 +49,15 @@ from crossfold_trainer.contract.result import (
 )
 from crossfold_trainer.contract.scoring import run_score
 from crossfold_trainer.data import open_dataset
-from crossfold_trainer.errors import AcceleratorOutOfMemory, ConfigError, Fenced, Interrupted, StoreError
+from crossfold_trainer.errors import (
+    AcceleratorOutOfMemory,
+    ConfigError,
+    Fenced,
+    Interrupted,
+    MicroBatchTooLarge,
+    PeersLost,
+    StoreError,
+)
 from crossfold_trainer.splits import make_splits
 from crossfold_trainer.store import Store
 from crossfold_trainer.task import Task
@@ -56,8 +65,9 @@ from crossfold_trainer.tracking import LogText, Tracking, read_known, speed_line
 
 if TYPE_CHECKING:
     from crossfold_trainer.devicewatch import DeviceWatch
+    from crossfold_trainer.fit import Fit
     from crossfold_trainer.meter import Meter
-    from crossfold_trainer.resume import Progress
+    from crossfold_trainer.resume import Found, Progress
 
 log = logging.getLogger("crossfold_trainer.main")
 
@@ -88,12 +98,16 @@ def run_to_exit(interrupt: Interrupt, log_text: LogText) -> int:
         interrupt.undefer()
         result = run(interrupt, log_text, store)
     except launch.WorkersEnded as end:
-        return end.code  # the one that ended so has said why
+        return end.code
     except ConfigError as error:
         return failed(Exit.CONFIG, FailureClass.CONFIG, str(error), store)
     except AcceleratorOutOfMemory as error:
+        if isinstance(error, MicroBatchTooLarge):
+            artifacts.write(store[0], Item(artifacts.HALVINGS, str(error.halvings).encode()))
         text = f"the accelerator is out of memory: {OUT_OF_MEMORY_REMEDY} ({error})"
         return failed(Exit.OUT_OF_MEMORY, FailureClass.OUT_OF_MEMORY, text, store)
+    except PeersLost as error:
+        return failed(Exit.PEERS_LOST, FailureClass.INFRASTRUCTURE, str(error), [])
     except Fenced as end:
         return failed(Exit.INTERRUPTED, FailureClass.PREEMPTED, str(end), [])
     except Interrupted as end:
@@ -112,7 +126,10 @@ def run_to_exit(interrupt: Interrupt, log_text: LogText) -> int:
 def _failed(
     code: int, kind: FailureClass, text: str, store: list[Store], *, log_text: LogText, interrupt: Interrupt
 ) -> int:
-    """Report an attempt without a result. Other than a crash, whose message is its log's last lines."""
+    """Report an attempt without a result.
+
+    A crash has its log's last lines for a message, and so has a process that lost the others: they may have said why.
+    """
     if interrupt.ended_early and code != Exit.INTERRUPTED:
         # Whose code the signal met made an error of its own out of it.
         code, kind = Exit.INTERRUPTED, FailureClass.PREEMPTED
@@ -120,7 +137,7 @@ def _failed(
     if code == Exit.INTERRUPTED and not launch.leads():
         return int(code)
     log.error("%s (exit %d): %s", "crash" if kind is FailureClass.CRASH else kind.value, code, text)
-    if kind is not FailureClass.CRASH:
+    if kind not in (FailureClass.CRASH, FailureClass.INFRASTRUCTURE):
         write_termination_message(RunFailure(failure_class=kind, message=text[:FAILURE_TEXT_LIMIT]).text())
     for folder in store if launch.leads() else ():
         _leave_log(folder, log_text, interrupt)
@@ -208,14 +225,28 @@ def run(interrupt: Interrupt, log_text: LogText, opened: list[Store]) -> RunResu
     )  # fmt: skip
     for warning in splits.warnings:
         log.warning("warning: %s", warning)
-    launch.check(config, hyperparameters["batch_size"])
-    if config.trainer.devices > 1 and not launch.launched():
-        code = launch.launch(config.trainer.devices, interrupt)
-        done = artifacts.read_result(folder, config.digest) if code == Exit.OK else None
-        if done is None:
-            raise launch.WorkersEnded(code or CRASH)
-        return done
+    launch.check(config.trainer, hyperparameters["batch_size"])
+    if config.trainer.processes > 1 and not launch.launched():
+        return _together(config, folder, interrupt)
     return _train(Task(config, hyperparameters, data, splits), folder, interrupt, log_text, began)
+
+
+def _together(config: RunConfig, folder: Store, interrupt: Interrupt) -> RunResult:
+    """Train in several processes.
+
+    Raises:
+        WorkersEnded: they ended without a result, or this is not the node that speaks for the run.
+        Interrupted: they are to begin again with smaller micro-batches.
+    """
+    halving = config.out_of_memory is OutOfMemoryPolicy.HALVE_BATCH
+    before = artifacts.read_halvings(folder) if halving else 0
+    code = launch.launch(config.trainer, interrupt)
+    if code == Exit.OUT_OF_MEMORY and halving and artifacts.read_halvings(folder) > before:
+        raise Interrupted("out of accelerator memory: all processes begin again with half as many patches at a time")
+    done = artifacts.read_result(folder, config.digest) if code == Exit.OK and launch.leads() else None
+    if done is None:
+        raise launch.WorkersEnded(code or (CRASH if launch.leads() else Exit.OK))
+    return done
 
 
 def _check_objective(config: RunConfig) -> None:
@@ -258,10 +289,9 @@ def _train(task: Task, folder: Store, interrupt: Interrupt, log_text: LogText, b
         training = fit.Fit(
             task, uploader, tracking, log_text, interrupt, live=news, checkpoints=checkpoints, ranks=together
         )
-        state = together.from_leader(resume.find(folder, checkpoints, task.identity) if leads else None)
-        if state is not None:
-            training.restore(state)
-            log.info("resumed at step %d, epoch %d", training.progress.step, training.progress.epoch + 1)
+        found = resume.find(folder, checkpoints, task.identity) if leads else None
+        halvings = artifacts.read_halvings(folder) if leads and together.size > 1 else 0
+        _go_on(training, *together.from_leader((found, halvings)))
         if leads:
             uploader.submit(
                 [
@@ -306,6 +336,14 @@ def _train(task: Task, folder: Store, interrupt: Interrupt, log_text: LogText, b
     with contextlib.suppress(StoreError, Fenced):  # what is left over takes room and does no harm
         checkpoints.settle()
     return result
+
+
+def _go_on(training: "Fit", state: "Found | None", halvings: int) -> None:
+    """From where an earlier attempt was, and with what it learned."""
+    if state is not None:
+        training.restore(state)
+        log.info("resumed at step %d, epoch %d", training.progress.step, training.progress.epoch + 1)
+    training.begin_with(halvings)
 
 
 def performance(meter: "Meter", watch: "DeviceWatch") -> Performance:

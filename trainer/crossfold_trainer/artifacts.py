@@ -28,6 +28,8 @@ LOG = "log.txt"
 RESULT = "result.json"
 TRACKERS = "trackers.json"
 """What trackers call the run, for the next attempt."""
+HALVINGS = "halvings.txt"
+"""How often micro-batches are halved when several ranks begin: what one of them found out in an earlier attempt."""
 WANDB = "wandb"
 """Folder of an offline run of Weights & Biases."""
 BEST = "checkpoints/best.ckpt"
@@ -75,6 +77,12 @@ def write_result(store: Store, result: RunResult) -> RunResult:
             return there
         write(store, Item(RESULT, content))
     return result
+
+
+def read_halvings(store: Store) -> int:
+    """How often micro-batches are to be halved from the beginning."""
+    raw = store.read(HALVINGS) or b""
+    return int(raw) if raw.strip().isdigit() else 0
 
 
 class Checkpoint(NamedTuple):

@@ -5,12 +5,12 @@ ahead of it, so that a rate is right over an epoch (whose metrics are read at it
 """
 
 import time
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-Batch = TypeVar("Batch", bound=tuple[Sized, ...])
+Batch = TypeVar("Batch")
 
 
 @dataclass
@@ -69,11 +69,12 @@ class Meter:
             self.training += self.clock() - self._since
             self._since = None
 
-    def batches(self, source: Iterator[Batch], waited: Callable[[], float]) -> Iterator[Batch]:
+    def batches(self, source: Iterator[Batch], patches: int, waited: Callable[[], float]) -> Iterator[Batch]:
         """The same batches; the wait for each, and its patches once it is trained on, are counted.
 
         Args:
-            source: the batches.
+            source: batches, or one rank's shares of them.
+            patches: in each of them, all ranks together.
             waited: seconds that the source has waited for data since it began.
         """
         before = waited()
@@ -81,7 +82,7 @@ class Meter:
             self.data_wait += waited() - before
             before = waited()
             yield batch
-            self.patches += len(batch[0])
+            self.patches += patches
 
     @contextmanager
     def checkpoint(self) -> Iterator[None]:

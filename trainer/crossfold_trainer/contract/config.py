@@ -102,6 +102,14 @@ class InMemory(StrEnum):
     NEVER = "Never"
 
 
+class Strategy(StrEnum):
+    """How the processes that train a run together hold its model."""
+
+    AUTO = "Auto"
+    DDP = "DDP"
+    FSDP = "FSDP"
+
+
 class OutOfMemoryPolicy(StrEnum):
     """What a run does when the accelerator's memory does not suffice."""
 
@@ -365,6 +373,11 @@ class TrainerSpec(Model):
     devices: Annotated[int, Field(ge=1, le=16)] = 1
     """Processes that train together in one pod, one a GPU (template.resources must ask for as many), each on its share
     of every batch: batch_size, steps and results stay what they are on one device."""
+    nodes: Annotated[int, Field(ge=1, le=64)] = 1
+    """Pods that train together, each with all of template.resources and so many devices; an Indexed Job."""
+    strategy: Strategy = Strategy.AUTO
+    """Auto and DDP keep the whole model on each device, FSDP shards weights, gradients and optimiser over all devices:
+    for a model that does not fit otherwise."""
     precision: Precision = Precision.AUTO
     """Auto (BF16Mixed on a GPU that has it, else FP32), FP32 (no TF32 either), BF16Mixed or FP16Mixed (GPU only)."""
     compile: bool = False
@@ -376,8 +389,12 @@ class TrainerSpec(Model):
 
     rules = (
         Rule(
-            "!self.compile || self.devices == 1",
-            "compile works on one device: set compile to false, or devices to 1",
+            "!self.compile || self.devices * self.nodes == 1",
+            "compile works on one device: set compile to false, or devices and nodes to 1",
+        ),
+        Rule(
+            "self.strategy != 'FSDP' || self.devices * self.nodes > 1",
+            "FSDP shards a model over several devices: raise devices or nodes, or set strategy to Auto",
         ),
         Rule(
             "self.loss == 'Sum' ? (has(self.lossSum) && size(self.lossSum) >= 2)"
@@ -385,6 +402,11 @@ class TrainerSpec(Model):
             "lossSum goes with loss Sum, and must then list at least two losses",
         ),
     )
+
+    @property
+    def processes(self) -> int:
+        """Processes that train together, all nodes counted."""
+        return self.devices * self.nodes
 
 
 class WandbMode(StrEnum):
@@ -548,6 +570,8 @@ _TRAINER_UNSCORED = {
     "checkpoint_every_n_epochs",
     "checkpoint_every_minutes",
     "devices",
+    "nodes",
+    "strategy",
 }
 """Trainer settings that change what is seen or how fast it comes, never the score."""
 
