@@ -61,7 +61,10 @@ def main() -> None:
 
 def measure(parts: tuple[str, ...], patches: int, rounds: int, result: dict[str, Any], path: Path) -> None:
     """Measure these parts into the result. It is written after each; one that fails leaves the others."""
-    from benchmarks.trainer import data_path, startup, step  # noqa: PLC0415 - torch is not needed to show a result
+    from crossfold_trainer.machine import spin_less  # noqa: PLC0415
+
+    spin_less()  # as the trainer does, before torch is imported
+    from benchmarks.trainer import data_path, startup, step  # noqa: PLC0415
 
     os.environ |= {"AWS_ACCESS_KEY_ID": data_path.KEY, "AWS_SECRET_ACCESS_KEY": data_path.SECRET}
     with tempfile.TemporaryDirectory(prefix="crossfold-bench-") as name:

@@ -43,8 +43,12 @@ LAYOUTS = {"darts_layout": (np.dtype("<f4"), BANDS), "own_layout": (np.dtype("<u
 Rate = Callable[[], float]
 
 
-def measure(patches: int, rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """All variants on both layouts, with 0 and 30 ms of added latency."""
+def measure(patches: int, rounds: int, say: Callable[[str], None], budget_s: float = 240.0) -> dict[str, Any]:
+    """All variants on both layouts, with 0 and 30 ms of added latency.
+
+    On a machine that is too slow for it there are fewer rounds of each, so that half of `budget_s` does for them.
+    """
+    end = time.monotonic() + budget_s
     with tempfile.TemporaryDirectory(prefix="crossfold-bench-") as name:
         folder = Path(name)
         say(f"writing {patches} patches of {SIDE} x {SIDE} x {BANDS}")
@@ -53,22 +57,25 @@ def measure(patches: int, rounds: int, say: Callable[[str], None]) -> dict[str, 
             DataSpec(uri=str(folder / BUCKET / "darts_layout")), ArtifactsSpec(uri=str(folder / BUCKET / "own_layout"))
         )
         with s3_server(folder, KEY, SECRET, "us-east-1") as endpoint:
-            return _all(endpoint, folder, patches, rounds, say)
+            return _all(endpoint, folder, patches, rounds, say, end=end)
 
 
-def _all(endpoint: str, folder: Path, patches: int, rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
+def _all(
+    endpoint: str, folder: Path, patches: int, rounds: int, say: Callable[[str], None], *, end: float
+) -> dict[str, Any]:
     result: dict[str, Any] = {}
+    share = max(0.0, end - time.monotonic()) / 2 / (2 * len(LAYOUTS))
     for layout in LAYOUTS:
         result[layout] = {}
         for ms in (0, 30):
             with late(endpoint, ms) as there:
-                raw, ours = _in_turns(rounds, partial(_raw, there, layout, patches), _ours(there, layout))
+                raw, ours = _in_turns(rounds, share, partial(_raw, there, layout, patches), _ours(there, layout))
             found = _compared(raw, ours, patches)
             result[layout][f"{ms}ms"] = found
             rates = f"{found['patches_per_s']:.0f} patches/s, raw {found['raw_patches_per_s']:.0f}"
             say(f"{layout} {ms} ms: {rates}, ratio {found['ratio_to_raw']:.2f}")
     with late(endpoint, 30) as there:
-        cold, warm = _cached(there, folder / "cache", rounds)
+        cold, warm = _cached(there, folder / "cache", rounds, end)
     result["warm_vs_cold"] = round(warm / cold, 2)
     say(f"cache: {cold:.0f} patches/s cold, {warm:.0f} warm, {warm / cold:.1f} times")
     local = darts_calls(str(folder / BUCKET / "darts_layout"), min(patches, 4 * DARTS_PATCHES), {})
@@ -91,6 +98,7 @@ def _all(endpoint: str, folder: Path, patches: int, rounds: int, say: Callable[[
 def _compared(raw: "list[_Turn]", ours: "list[_Turn]", patches: int) -> dict[str, float]:
     """Medians of rates, of the ratios of neighbours, and of CPU time, which the machine's other work changes least."""
     return {
+        "rounds": len(ours),
         "raw_patches_per_s": round(statistics.median(turn.rate for turn in raw), 1),
         "patches_per_s": round(statistics.median(turn.rate for turn in ours), 1),
         "ratio_to_raw": round(statistics.median(b.rate / a.rate for a, b in zip(raw, ours, strict=True)), 3),
@@ -108,12 +116,15 @@ class _Turn(NamedTuple):
     """Of this process."""
 
 
-def _in_turns(rounds: int, *rates: Rate) -> list[list[_Turn]]:
-    """Each rate so many times, one after the other; a first round warms up."""
+def _in_turns(rounds: int, budget_s: float, *rates: Rate) -> list[list[_Turn]]:
+    """Each rate so many times, one after the other, and once at least; a first round warms up."""
+    end = time.monotonic() + budget_s
     for rate in rates:
         rate()
     found: list[list[_Turn]] = [[] for _ in rates]
-    for _ in range(rounds):
+    for i in range(rounds):
+        if i and time.monotonic() > end:
+            break
         for rate, values in zip(rates, found, strict=True):
             began = time.process_time()
             values.append(_Turn(rate(), time.process_time() - began))
@@ -140,7 +151,7 @@ def _ours(endpoint: str, layout: str, **more: Any) -> Rate:
     return rate
 
 
-def _cached(endpoint: str, folder: Path, rounds: int) -> tuple[float, float]:
+def _cached(endpoint: str, folder: Path, rounds: int, end: float) -> tuple[float, float]:
     """Patches per second into an empty cache and out of a full one, medians."""
     cold, warm = [], []
     for i in range(rounds):
@@ -148,6 +159,8 @@ def _cached(endpoint: str, folder: Path, rounds: int) -> tuple[float, float]:
         rate = _ours(endpoint, "darts_layout", cache={})
         cold.append(rate())
         warm.append(rate())
+        if time.monotonic() > end:
+            break
     del os.environ[CACHE_VARIABLE]
     return statistics.median(cold), statistics.median(warm)
 

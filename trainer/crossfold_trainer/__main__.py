@@ -23,6 +23,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from crossfold_trainer import artifacts, launch
@@ -58,6 +60,7 @@ from crossfold_trainer.errors import (
     PeersLost,
     StoreError,
 )
+from crossfold_trainer.machine import spin_less
 from crossfold_trainer.splits import make_splits
 from crossfold_trainer.store import Store
 from crossfold_trainer.task import Task
@@ -259,6 +262,7 @@ def _check_objective(config: RunConfig) -> None:
 
 
 def _train(task: Task, folder: Store, interrupt: Interrupt, log_text: LogText, began: float) -> RunResult:
+    spin_less()
     # From here on torch is needed, whose import takes seconds.
     from crossfold_trainer import (  # noqa: PLC0415
         devicewatch,
@@ -432,17 +436,29 @@ def _splits_table(task: Task) -> bytes:
     from pyarrow import parquet  # noqa: PLC0415
 
     metadata, n = task.data.metadata, len(task.data)
-    columns: dict[str, Any] = {
-        "patch": range(n),
-        "part": task.splits.parts(n).tolist(),
-        "empty": metadata.empty,
+    optional = {"region": metadata.region, "sample_id": metadata.sample_id}
+    columns = {"patch": np.arange(n), "part": task.splits.parts(n), "empty": metadata.empty} | {
+        name: values for name, values in optional.items() if values is not None
     }
-    for name, column in (("region", metadata.region), ("sample_id", metadata.sample_id)):
-        if column is not None:
-            columns[name] = column.tolist()
+    table = pa.Table.from_arrays([_column(values) for values in columns.values()], names=list(columns))
     sink = pa.BufferOutputStream()
-    parquet.write_table(pa.table(columns), sink)
+    parquet.write_table(table, sink)
     return bytes(sink.getvalue())
+
+
+def _column(values: "NDArray[Any]") -> Any:
+    """A column of integers, strings or booleans, from its bytes: pa.array imports pandas wherever there is one."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    if values.dtype.kind == "b":
+        kind, parts = pa.bool_(), [np.packbits(values, bitorder="little")]
+    elif values.dtype.kind == "U":
+        texts = [str(value).encode() for value in values]
+        ends = np.cumsum([0, *map(len, texts)], dtype=np.int32)
+        kind, parts = pa.string(), [ends, np.frombuffer(b"".join(texts), np.uint8)]
+    else:
+        kind, parts = pa.int64(), [values.astype(np.int64)]
+    return pa.Array.from_buffers(kind, len(values), [None, *map(pa.py_buffer, parts)])
 
 
 if __name__ == "__main__":
