@@ -117,6 +117,7 @@ class Fit:
             halve=config.out_of_memory is OutOfMemoryPolicy.HALVE_BATCH,
             ranks=ranks,
             share=ranks.least(hyperparameters["batch_size"]) if ranks.size > 1 else None,
+            record=self._recordable(),
         )
         self._step.metrics = PixelMetrics(self.device, data.labels, curves=False)
         self._losses = LossReader(self.device)
@@ -159,6 +160,14 @@ class Fit:
                 " grace period (template.terminationGracePeriodSeconds); the one before it counts"
             ) from None
         return Outcome.TRAINED, reason
+
+    def _recordable(self) -> bool:
+        """Whether steps can be recorded as a CUDA graph, and are to be."""
+        settings = self.config.trainer
+        alone = self._cuda and self._ranks.size == 1
+        # A gradient scaler decides on the host; a compiled model and a search for NaNs have their own ways.
+        bare = not (settings.compile or settings.detect_anomaly or self.numerics.scaler().is_enabled())
+        return settings.cuda_graphs and alone and bare
 
     @property
     def halvings(self) -> int:
@@ -203,7 +212,7 @@ class Fit:
                 row["score"] = score.value
         progress.history.append(row)
         progress.epoch, progress.batch = epoch + 1, 0
-        self._step.metrics = PixelMetrics(self.device, self.data.labels, curves=False)
+        self._step.metrics.reset()
         self._tracking.scalars(
             {name: value for name, value in row.items() if name not in ("epoch", "step")}, progress.step
         )

@@ -104,6 +104,12 @@ class PixelMetrics:
         counts: list[list[list[int]]] = self._curve.view(-1, 2, BINS).tolist()
         return counts
 
+    def reset(self) -> None:
+        """Start from nothing again, in the same places."""
+        for counts in (self._confusion, self._loss, self._curve):
+            if counts is not None:
+                counts.zero_()
+
     def add_up(self, add: Callable[[Tensor], Tensor]) -> None:
         """Replace every count by what `add` makes of it in place: the sum over the processes that train together."""
         for counts in (self._confusion, self._loss, self._curve):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from crossfold_trainer.errors import AcceleratorOutOfMemory, MicroBatchTooLarge
+from crossfold_trainer.graphs import MicroBatch, StepGraph
 from crossfold_trainer.losses import Criterion
 from crossfold_trainer.metrics import PixelMetrics
 from crossfold_trainer.model import probabilities
@@ -23,7 +24,6 @@ from crossfold_trainer.spread import summing
 
 log = logging.getLogger(__name__)
 
-MicroBatch = tuple[Tensor, Tensor]
 T = TypeVar("T")
 NEEDS_MORE_THAN_ONE = "Expected more than 1 value per channel"
 """How torch words that batch normalisation has one value to average."""
@@ -43,6 +43,7 @@ class TrainStep:
         halve: bool = False,
         ranks: Ranks | None = None,
         share: int | None = None,
+        record: bool = False,
     ) -> None:
         """Take over a model on its device and the optimiser of its parameters.
 
@@ -55,6 +56,7 @@ class TrainStep:
             halve: halve the micro-batches when the device's memory does not suffice.
             ranks: those that train together; None: this process alone.
             share: patches of a micro-batch that each of several ranks has at least.
+            record: replay steps as a CUDA graph, on a GPU that one process trains on.
         """
         self._model = model
         self._optimiser = optimiser
@@ -70,6 +72,7 @@ class TrainStep:
         self.metrics: PixelMetrics
         self.halvings = 0
         """How often the micro-batches were halved."""
+        self._take = StepGraph(self._step, self._bare, optimiser, self._situation) if record else self._step
 
     def __call__(self, batch: Sequence[MicroBatch]) -> Tensor:
         """Train on one batch, given as its micro-batches, and return its loss (a scalar on the device).
@@ -84,14 +87,29 @@ class TrainStep:
             AcceleratorOutOfMemory: they were halved until nothing was left to halve.
             MicroBatchTooLarge: they are to be halved, for which all of several ranks must begin again.
         """
+        return self._take(batch)
+
+    def _step(self, batch: Sequence[MicroBatch]) -> Tensor:
         patches = self._share or max(len(y) for _, y in batch)
         loss = self._in_parts(lambda: self._gradients(batch), patches, self._keep, self._bring_back)
+        self._update()
+        return loss
+
+    def _bare(self, batch: Sequence[MicroBatch]) -> Tensor:
+        loss = self._gradients(batch)
+        self._update()
+        return loss
+
+    def _situation(self) -> tuple[int, int]:
+        """What a recorded step depends on beside the shapes of its batch."""
+        return self.halvings, id(self.metrics)
+
+    def _update(self) -> None:
         if self._gradient_clip is not None:
             self.scaler.unscale_(self._optimiser)
             nn.utils.clip_grad_norm_(self._model.parameters(), self._gradient_clip)
         self.scaler.step(self._optimiser)
         self.scaler.update()
-        return loss
 
     def predict(self, x: Tensor, share: int | None = None) -> Tensor:
         """Logits of a batch, without gradients. Raises as a step does.

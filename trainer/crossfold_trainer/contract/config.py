@@ -382,6 +382,9 @@ class TrainerSpec(Model):
     """Auto (BF16Mixed on a GPU that has it, else FP32), FP32 (no TF32 either), BF16Mixed or FP16Mixed (GPU only)."""
     compile: bool = False
     """Compile the model (torch.compile): a slow first step, faster ones after it; the image needs a C++ compiler."""
+    cuda_graphs: bool = True
+    """Hand a GPU a whole step at once, once a few have run (on one device, with neither compile nor FP16Mixed); steps
+    and results stay the same. It keeps the memory of a step; false: one operation at a time."""
     deterministic: bool = False
     """Use only operations that repeat bit for bit on the same kind of GPU; slower, and some models have none."""
     detect_anomaly: bool = False
@@ -570,6 +573,7 @@ _TRAINER_UNSCORED = {
     "checkpoint_every_n_epochs",
     "checkpoint_every_minutes",
     "devices",
+    "cuda_graphs",
     "nodes",
     "strategy",
 }
