@@ -79,7 +79,7 @@ lock: $(UV)  ## make the locks anew, with hashes and without the names of hosts
 	@for extra in $(EXTRAS); do .ci/compile-lock $(UV) $$extra locks/$$extra.txt -c locks/dev.txt; done
 	@for extra in $(APART); do .ci/compile-lock $(UV) $$extra locks/$$extra.txt; done
 
-bench-trainer: env  ## the trainer's speed: data path, start-up, steps (about 10 minutes; keep the machine quiet)
+bench-trainer: env  ## the trainer's speed: data path, start-up, steps (about 6 minutes; keep the machine quiet)
 	@PATH="$(dir $(UV)):$$PATH" PYTHONPATH=. $(PY) -m benchmarks.trainer
 
 bench-search: env  ## racing and the sampler beside other rules and plain Optuna (about 15 minutes)
