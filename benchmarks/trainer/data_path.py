@@ -176,24 +176,23 @@ def _raw(endpoint: str, layout: str, patches: int) -> float:
     labels = np.empty((SIDE, SIDE), np.uint8)
     requests = asyncio.Semaphore(REQUESTS)
 
-    def decode(content: Any, thread: int, *, label: bool) -> None:
-        blosc.decompress(content, labels if label else buffers[thread])
+    def decode(contents: list[Any], thread: int) -> None:
+        blosc.decompress(contents[0], labels)
+        for content in contents[1:]:
+            blosc.decompress(content, buffers[thread])
 
-    async def one(pool: ThreadPoolExecutor, i: int, key: str) -> None:
+    async def get(key: str) -> Any:
         async with requests:
-            content = await (await obstore.get_async(store, key)).bytes_async()
-        await asyncio.get_running_loop().run_in_executor(
-            pool, lambda: decode(content, i % len(buffers), label="/y/" in key)
-        )
+            return await (await obstore.get_async(store, key)).bytes_async()
+
+    async def one(pool: ThreadPoolExecutor, i: int) -> None:
+        keys = [f"data.zarr/y/c/{i}/0/0", *(f"data.zarr/x/c/{i}/{j}/0/0" for j in range(chunks))]
+        contents = await asyncio.gather(*map(get, keys))
+        await asyncio.get_running_loop().run_in_executor(pool, decode, contents, i % len(buffers))
 
     async def everything() -> None:
-        keys = [
-            key
-            for i in range(patches)
-            for key in (f"data.zarr/y/c/{i}/0/0", *(f"data.zarr/x/c/{i}/{j}/0/0" for j in range(chunks)))
-        ]
         with ThreadPoolExecutor(threads()) as pool:
-            await asyncio.gather(*(one(pool, i, key) for i, key in enumerate(keys)))
+            await asyncio.gather(*(one(pool, i) for i in range(patches)))
 
     began = time.perf_counter()
     asyncio.run(everything())
