@@ -184,24 +184,31 @@ def test_nothing_of_a_step_waits_for_the_device(precision: Precision) -> None:
     step, _ = make_step(precision=precision, gradientClip=1)
     augment = compose(hp.AUGMENTATIONS, BINARY.ignore)
     losses, batch = LossReader(GPU), batch_of(8)
-    for at in range(3):  # kernels are loaded, the optimiser's state is made
+    for at in range(3):  # kernels are loaded, the optimiser's state is made, memory is taken
         torch.manual_seed(at)
-        losses.watch(at, step([augment(*batch), augment(*batch)]))
-    torch.cuda.synchronize()
-    torch.cuda._sleep(100 * SLOW)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        for at in range(3):
+        losses.watch(at, step([augment(*batch)]))
+        losses.send(at, torch.zeros((), device=GPU))
+    assert [reading.step for reading in losses.finish()] == [0, 1, 2]
+    for at in range(3):
+        torch.cuda.synchronize()
+        before = torch.cuda.Event()
+        torch.cuda._sleep(100 * SLOW)
+        before.record()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
             torch.manual_seed(at)
-            loss = step([augment(*batch), augment(*batch)])
+            seen = augment(*batch)
+            assert not before.query(), "augmentation waited"
+            loss = step([seen])
+            assert not before.query(), "the step waited"
             losses.watch(at, loss)
             losses.send(at, loss)
             assert not list(losses.arrived()), "the device has other work before it"
-        with pytest.raises(RuntimeError, match="synchroniz"):
-            loss.item()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert [reading.step for reading in losses.finish()] == [0, 1, 2]
+            with pytest.raises(RuntimeError, match="synchroniz"):
+                loss.item()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert [reading.step for reading in losses.finish()] == [at]
 
 
 class Noisy(Pointwise):

@@ -4,6 +4,7 @@ Shapes: B patches in a batch, k bands, H x W pixels. Numbers travel to the devic
 instead of four in data sets that Crossfold writes) and become float32 there.
 """
 
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,11 @@ from crossfold_trainer.splits import Index
 AHEAD_BATCHES = 8
 AHEAD_BYTES = 256 * 2**20
 """So many batches are read ahead, or so many bytes where that is less; two batches at least."""
+GATHERED_AHEAD = 4
+"""Batches that are gathered ahead for a GPU where all patches are in memory."""
+SWITCH_S = 0.0005
+"""A thread that has a batch to gather or decode waits for the interpreter so long at most; Python's own 5 ms are more
+than a step of a GPU takes."""
 RESTING = 2
 """Pinned buffers rest for so many batches until their copy on the device is waited for: by then it is done."""
 STEPS_QUEUED = 4
@@ -82,6 +88,8 @@ class Loader:
         self._data = data
         self._device = device
         cuda = device.type == "cuda"
+        if cuda:
+            sys.setswitchinterval(SWITCH_S)
         self._copying = torch.cuda.Stream(device) if cuda else None
         # On a CPU the training thread may as well gather batches itself: there is nothing that it keeps from working.
         self._gathering = ThreadPoolExecutor(1, thread_name_prefix="gather") if cuda else None
@@ -140,7 +148,7 @@ class Loader:
         pinned = self._copying is not None
         resting = RESTING if pinned else 0
         ahead = (
-            1 + pinned
+            (GATHERED_AHEAD if pinned else 1)
             if self.in_memory
             else max(2, min(AHEAD_BATCHES, AHEAD_BYTES // (batch * self._data.patch_bytes)))
         )
