@@ -60,7 +60,7 @@ def main() -> None:
         "-p",
         "no:cacheprovider",
     ]
-    result["tests"] = {"ended": _run(command, folder / "tests.log", TESTS_S * scale), **tests_of(report)}
+    result["tests"] = {"ended": _run(command, folder / "tests.log", TESTS_S * scale), **count_tests(report)}
     result["tests"]["took_s"] = round(time.monotonic() - began)
     keep()
     for name in ("step.log", "tests.log"):
@@ -81,7 +81,7 @@ def _run(command: list[str], log: Path, limit: float) -> int | str:
             return f"broken off after {limit:.0f} s"
 
 
-def tests_of(report: Path) -> dict[str, Any]:
+def count_tests(report: Path) -> dict[str, Any]:
     """How many tests passed, and what the others said."""
     if not report.exists():
         return {}
