@@ -450,6 +450,7 @@ def _column(values: "NDArray[Any]") -> Any:
     """A column of integers, strings or booleans, from its bytes: pa.array imports pandas wherever there is one."""
     import pyarrow as pa  # noqa: PLC0415
 
+    parts: list[NDArray[Any]]
     if values.dtype.kind == "b":
         kind, parts = pa.bool_(), [np.packbits(values, bitorder="little")]
     elif values.dtype.kind == "U":

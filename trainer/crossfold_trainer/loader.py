@@ -90,7 +90,7 @@ class Loader:
         cuda = device.type == "cuda"
         if cuda:
             sys.setswitchinterval(SWITCH_S)
-        self._copying = torch.cuda.Stream(device) if cuda else None
+        self._copying = torch.cuda.Stream(device) if cuda else None  # type: ignore[no-untyped-call]
         # On a CPU the training thread may as well gather batches itself: there is nothing that it keeps from working.
         self._gathering = ThreadPoolExecutor(1, thread_name_prefix="gather") if cuda else None
         self._scale = Scale(data.reader.scaling, device)
