@@ -1,14 +1,18 @@
 """Steps recorded as a CUDA graph: the device is handed all of a step at once instead of an operation at a time.
 
 A step of a common model is a thousand small operations, and a modern GPU does each sooner than Python hands it the
-next. The same kernels run on the same numbers, so nothing else changes. What cannot be recorded goes on step by step.
+next. The same kernels run on the same numbers, so nothing else changes. A step that waits for the device cannot be
+recorded, and one whose recording does not fit into memory is not: both go on operation by operation.
 """
 
 import logging
+import warnings
 from collections.abc import Callable, Hashable, Sequence
 
 import torch
 from torch import Tensor
+
+from crossfold_trainer.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -17,6 +21,10 @@ Step = Callable[[Sequence[MicroBatch]], Tensor]
 Shapes = tuple[torch.Size, ...]
 WARM_UP = 3
 """Steps before one is recorded: kernels are chosen in them, and the optimiser's state is made."""
+
+
+WAITS = "called a synchronizing CUDA operation"
+"""How torch words it."""
 
 
 class StepGraph:
@@ -45,7 +53,11 @@ class StepGraph:
         self._refused = False
 
     def __call__(self, batch: Sequence[MicroBatch]) -> Tensor:
-        """One step, as `step` does it; raises what it raises."""
+        """One step, as `step` does it; raises what it raises.
+
+        Raises:
+            ConfigError: recording failed in a way that leaves torch's memory and random numbers unfit for use.
+        """
         if self._refused:
             return self._step(batch)
         shapes, situation = _shapes(batch), self._depends_on()
@@ -54,22 +66,52 @@ class StepGraph:
         if self._recording is None:
             self._seen = self._seen + 1 if shapes == self._shapes else 1
             self._shapes = shapes
+            if self._seen == WARM_UP:
+                return self._rehearse(batch)
             if self._seen > WARM_UP:
                 self._recording = self._record(batch)
         if self._recording is None or shapes != self._shapes:
             return self._step(batch)
         return self._recording.replay(batch)
 
+    def _rehearse(self, batch: Sequence[MicroBatch]) -> Tensor:
+        """A step that shows whether it can be recorded: to find out by recording it would do damage."""
+        loss, waits = _waiting(self._step, batch)
+        if waits:
+            self._refuse("the model waits for the device")
+        return loss
+
+    def _refuse(self, reason: str) -> None:
+        self._refused = True
+        log.warning("steps cannot be recorded, each operation is launched by itself: %s", reason)
+
     def _record(self, batch: Sequence[MicroBatch]) -> "_Recording | None":
         try:
             recording = _Recording(self._bare, self._optimiser, batch)
-        except RuntimeError as error:  # want of memory is one
-            self._refused = True
-            log.warning("steps cannot be recorded, each operation is launched by itself: %s", str(error).split("\n")[0])
+        except torch.OutOfMemoryError as error:
+            self._refuse(str(error).split("\n")[0])
             self._optimiser.zero_grad(set_to_none=True)
             return None
+        except RuntimeError as error:
+            reason = str(error).split("\n")[0]
+            raise ConfigError(
+                "trainer.cudaGraphs", f"steps of this model cannot be recorded ({reason}): set it to false"
+            ) from error
         log.info("steps are replayed as one CUDA graph from here on")
         return recording
+
+
+def _waiting(step: Step, batch: Sequence[MicroBatch]) -> tuple[Tensor, bool]:
+    """Take a step. Its loss, and whether anything in it waited for the device."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            loss = step(batch)
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+    return loss, any(WAITS in str(warning.message) for warning in said)
 
 
 def _shapes(batch: Sequence[MicroBatch]) -> Shapes:

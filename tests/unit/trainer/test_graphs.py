@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from crossfold_trainer import graphs
+from crossfold_trainer.errors import ConfigError
 from crossfold_trainer.graphs import MicroBatch, StepGraph
 
 
@@ -32,11 +33,15 @@ class World:
             torch.optim.AdamW([parameter], fused=True),
             lambda: self.situation,
         )
-        self.fails = ""
+        self.fails: Exception | None = None
+        self.waits = False
+
+    def waiting(self, step: graphs.Step, batch: Sequence[MicroBatch]) -> tuple[Tensor, bool]:
+        return step(batch), self.waits
 
     def bare(self, batch: Sequence[MicroBatch]) -> Tensor:
         if self.fails:
-            raise RuntimeError(self.fails)
+            raise self.fails
         return torch.tensor(0.0)
 
     def step(self, *sizes: int) -> float:
@@ -45,8 +50,10 @@ class World:
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    world = World()
     monkeypatch.setattr(graphs, "_Recording", Recording)
-    return World()
+    monkeypatch.setattr(graphs, "_waiting", world.waiting)
+    return world
 
 
 def test_a_step_is_recorded_after_some_of_its_shapes(world: World) -> None:
@@ -65,9 +72,24 @@ def test_a_recording_is_dropped_when_its_situation_has_changed(world: World) -> 
     assert [world.step(2) for _ in range(4)] == [2, 2, 2, 100]
 
 
-def test_what_cannot_be_recorded_is_not_tried_again(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    world.fails = "CUDA out of memory. Tried to\nallocate"
+def test_what_does_not_fit_is_not_tried_again(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.fails = torch.OutOfMemoryError("CUDA out of memory. Tried to\nallocate")
     assert [world.step(2) for _ in range(6)] == [2] * 6
     assert [record.getMessage() for record in caplog.records] == [
         "steps cannot be recorded, each operation is launched by itself: CUDA out of memory. Tried to"
     ]
+
+
+def test_what_waits_for_the_device_is_not_recorded(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.waits, world.fails = True, RuntimeError("it was tried")
+    assert [world.step(2) for _ in range(6)] == [2] * 6
+    assert [record.getMessage() for record in caplog.records] == [
+        "steps cannot be recorded, each operation is launched by itself: the model waits for the device"
+    ]
+
+
+def test_a_recording_that_breaks_ends_the_run_and_names_the_setting(world: World) -> None:
+    world.fails = RuntimeError("CUDA error: operation not permitted\nwhen stream is capturing")
+    assert [world.step(2) for _ in range(3)] == [2] * 3
+    with pytest.raises(ConfigError, match=r"trainer.cudaGraphs: .*operation not permitted\): set it to false"):
+        world.step(2)
