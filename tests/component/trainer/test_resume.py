@@ -22,18 +22,8 @@ from crossfold_trainer.contract.result import FailureClass, RunResult
 from crossfold_trainer.interrupt import Interrupt
 from crossfold_trainer.store import REQUEST_TIMEOUT
 from tests.conftest import ROUND
-from tests.trainer_data import run_config, write_dataset
+from tests.trainer_data import run_config
 from tests.trainer_runs import Attempts, config_for, failure, folder_of, result, same_weights
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dataset(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture
-def attempts(tmp_path: Path) -> Attempts:
-    return Attempts(tmp_path)
 
 
 class Killed(BaseException):

@@ -26,7 +26,7 @@ from crossfold_trainer.trackers.remote import PYTHON_VARIABLE
 from crossfold_trainer.tracking import LogText
 from tests.conftest import ROOT
 from tests.controlplane import free_ports
-from tests.trainer_data import run_config, write_dataset
+from tests.trainer_data import run_config
 from tests.wandbserver import wandb_server
 
 READ = Path(__file__).with_name("read_trackers.py")
@@ -109,11 +109,6 @@ def until_answers(url: str, logs: Path) -> None:
             time.sleep(0.2)
         else:
             return
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dataset(tmp_path_factory.mktemp("data"))
 
 
 def train(config: RunConfig, python: str, monkeypatch: pytest.MonkeyPatch) -> tuple[RunResult, str]:
