@@ -111,7 +111,7 @@ def test_a_process_that_is_ended_goes_on_in_the_next(
     # Many more epochs than pass from a line that is printed to a signal that is sent.
     augment = {
         "hyperparameters": {"augment": ["D4", "RandomBrightnessContrast"]},
-        "trainer": {"maxEpochs": 40, "earlyStoppingPatience": None},
+        "trainer": {"maxEpochs": 16, "earlyStoppingPatience": None},
     }
     undisturbed = config_for(data, tmp_path / "undisturbed", **augment)
     expected = result(attempts.here(undisturbed))
