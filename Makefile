@@ -53,7 +53,7 @@ demo: env  ## the main job, on a real cluster of one machine: a search over real
 test: env trackers-env cluster-up images  ## every test, from unit to end-to-end
 	@eval "$$($(DEV) env)" && $(PY) -m pytest --durations=15 $(PYTEST_ARGS)
 
-unit: env  ## the tests that need no cluster
+unit: env trackers-env  ## the tests that need no cluster
 	@$(PY) -m pytest -m "not cluster and not images" $(PYTEST_ARGS)
 
 steady: env  ## the tests of resuming and of failing storage, ROUNDS (20) times in a row, each time with other seeds

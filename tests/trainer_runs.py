@@ -64,7 +64,7 @@ class Attempts:
         )
 
     def ended(self, process: "subprocess.Popen[str]") -> Ended:
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=300)
         return Ended(process.returncode, parse_message(self.message.read_text()), output)
 
 

@@ -70,6 +70,8 @@ class TrialStory:
     racing: str
     """Why it was not raced; empty where it was."""
     looks: tuple[Look, ...]
+    untold: int
+    """Runs that nobody knows the end of: the looks that were not written down cannot be taken once more."""
     comparison: Comparison | None
     outcome: str
     """Why it ended as it did; empty where its phase says all."""
@@ -132,6 +134,7 @@ def trial_story(past: Past, seen: Seen) -> TrialStory:
         runs=tuple(map(_run_line, _in_order(past, seen.runs))),
         racing="" if past.spec.racing.enabled else "racing is off: spec.racing.enabled is false",
         looks=looks(past, seen),
+        untold=seen.undated,
         comparison=_comparison(past, trial, before) if trial.phase is CrossValidationPhase.COMPLETE else None,
         outcome=_outcome(seen),
     )
@@ -248,11 +251,9 @@ def _others(past: Past) -> dict[str, tuple[Told, ...]]:
         str(phase): tuple(_told(seen.trial, _outcome(seen)) for seen in past.trials if seen.trial.phase is phase)
         for phase in phases
     }
-    there = {seen.trial.number for seen in past.trials}
-    gone = [number for number in range(past.asked) if number not in there]
     found["Deleted"] = tuple(
         Told(number, f"{past.name}-cv{number}", why="its CrossValidation is gone, and its parameters with it")
-        for number in gone
+        for number in past.gone
     )
     return {name: trials for name, trials in found.items() if trials}
 

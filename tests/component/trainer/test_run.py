@@ -33,16 +33,6 @@ from tests.trainer_data import classes_dataset, run_config, write_dataset
 from tests.trainer_runs import Attempts, config_for, failure, folder_of, result, weights
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dataset(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture
-def attempts(tmp_path: Path) -> Attempts:
-    return Attempts(tmp_path)
-
-
 def test_a_process_leaves_everything_and_repeats_its_result(data: Path, tmp_path: Path, attempts: Attempts) -> None:
     config = config_for(
         data,

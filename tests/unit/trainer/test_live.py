@@ -25,7 +25,7 @@ def report(step: int = 0, **changes: Any) -> ProgressReport:
     )
 
 
-def eventually(condition: Any, seconds: float = 10.0) -> None:
+def eventually(condition: Any, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "never seen"
