@@ -14,6 +14,10 @@ LABEL_TRAIN_RUN = f"{GROUP}/train-run"
 LABEL_TRIAL = f"{GROUP}/trial"
 LABEL_FOLD = f"{GROUP}/fold"
 LABEL_SEED = f"{GROUP}/seed"
+LABEL_RUNS = f"{GROUP}/runs"
+"""Of a run: how many runs its complete CrossValidation has."""
+LABEL_ROOT = f"{GROUP}/root-uid"
+"""Of a run: the uid of the Tune, or of the CrossValidation where that is the root."""
 LABEL_ATTEMPT = f"{GROUP}/attempt"
 RESERVED_LABEL_DOMAINS = (GROUP, "kueue.x-k8s.io")
 

@@ -43,8 +43,7 @@ from crossfold_operator.status.facts import (
 )
 from crossfold_operator.times import parse_time
 from crossfold_trainer.contract.config import ObjectiveSpec
-from crossfold_trainer.contract.metrics import Direction
-from crossfold_trainer.contract.scoring import better, score_direction
+from crossfold_trainer.contract.scoring import better, rank, score_direction
 
 TOP = 10
 """Trials in the ranking."""
@@ -220,9 +219,9 @@ def _audit(spec: TuneSpec, trials: Sequence[Trial]) -> AuditStatus | None:
 
 def ranking(objective: ObjectiveSpec, trials: Sequence[Trial]) -> list[Trial]:
     """Complete trials, best first; of equal ones the older first."""
-    sign = -1 if score_direction(objective) is Direction.MAXIMIZE else 1
+    direction = score_direction(objective)
     scored = [t for t in trials if t.phase is CrossValidationPhase.COMPLETE and t.score is not None]
-    return sorted(scored, key=lambda t: (sign * (t.score or 0.0), t.number))
+    return sorted(scored, key=lambda t: rank(t.score or 0.0, t.number, direction))
 
 
 def _brief(trial: Trial) -> TrialBrief:

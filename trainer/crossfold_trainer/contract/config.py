@@ -495,6 +495,12 @@ class RunConfig(Model):
     """Name of the Tune at the root; empty: none."""
     cross_validation: ShortText = ""
     """Name of the CrossValidation above; empty: none."""
+    root: ShortText = ""
+    """The uid of the Tune, or of the CrossValidation where it is the root: whose tables the result enters."""
+    trial: Annotated[int, Field(ge=0)] | None = None
+    """Number of the trial; null: it is none of a Tune."""
+    runs: Annotated[int, Field(ge=0)] = 0
+    """Runs that the complete CrossValidation has; 0: there is none above."""
     fold: Annotated[int, Field(ge=0, le=99)] = 0
     """Which fold is held out for validation."""
     seed: Seed = 42
@@ -587,5 +593,10 @@ def config_digest(config: RunConfig) -> str:
 def with_digest(config: RunConfig, parent: str) -> RunConfig:
     """Fill in digest and artifact_path (``parent/run-id``, id = the digest's first 12 characters)."""
     digest = config_digest(config)
-    path = "/".join(part for part in (parent.strip("/"), f"{config.run}-{digest[:12]}") if part)
+    path = "/".join(part for part in (parent.strip("/"), run_folder(config.run, digest)) if part)
     return config.model_copy(update={"digest": digest, "artifact_path": path})
+
+
+def run_folder(run: str, digest: str) -> str:
+    """Name of a run's folder among the artifacts: ``run-id``."""
+    return f"{run}-{digest[:12]}"
