@@ -22,7 +22,7 @@ _LEARNING = (AlgorithmName.TPE, AlgorithmName.CMAES, AlgorithmName.GP)
 _GOOD_SHARE = 0.1
 _MOST_GOOD = 25
 """Share and greatest number of the trials that TPE models as good (Optuna's default_gamma)."""
-_TELLING = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.UNSTABLE)
+_TELLING = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.UNSTABLE, TrialState.INFEASIBLE)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def asking(past: Past, seen: Seen) -> Asking:
     answers = known_at(past, number)
     known = next((answer for answer in answers if _replayed(past, seen.trial, answer)), None)
     chosen = answers[0] if known is None else known
-    told = history(chosen, number)
+    told = history(chosen, number, past.spec.retries.out_of_memory)
     telling = _telling(past, told)
     foreign = [f"{trial.source}/{trial.number}" for trial in past.start]
     order = ranking(past.spec.objective, chosen)
@@ -82,7 +82,7 @@ def asking(past: Past, seen: Seen) -> Asking:
 def _replayed(past: Past, trial: Trial, known: Sequence[Trial]) -> bool:
     """Whether the sampler chooses what the trial has."""
     spec = past.spec
-    told = [*past.start, *history(known, trial.number)]
+    told = [*past.start, *history(known, trial.number, spec.retries.out_of_memory)]
     direction = score_direction(spec.objective)
     answer = ask(spec.parameters, spec.algorithm, direction, told, trial.number, initial=spec.initial_trials)
     space = space_of(spec.parameters)

@@ -28,7 +28,7 @@ from crossfold_operator.observe.runs import Run
 from crossfold_operator.observe.trials import Trial
 from crossfold_operator.plan.spending import spent, usages, wall_clock
 from crossfold_operator.plan.tune import in_flight
-from crossfold_operator.plan.verdict import Verdict, failed_trials, halt, verdict
+from crossfold_operator.plan.verdict import Verdict, failed_trials, halt, out_of_memory, verdict
 from crossfold_operator.status.eta import eta
 from crossfold_operator.status.facts import (
     Fact,
@@ -179,6 +179,7 @@ def _trial_counts(trials: Sequence[Trial], asked: int) -> TrialCounts:
         stopped=phases.count(CrossValidationPhase.STOPPED),
         unstable=phases.count(CrossValidationPhase.UNSTABLE),
         failed=failed_trials(trials, asked),
+        out_of_memory=out_of_memory(trials),
     )
 
 

@@ -107,6 +107,7 @@ class OutOfMemoryPolicy(StrEnum):
 
     FAIL = "Fail"
     HALVE_BATCH = "HalveBatch"
+    CONSTRAIN = "Constrain"
 
 
 class SecretRef(Model):
@@ -530,7 +531,7 @@ class RunConfig(Model):
     attempt: Annotated[int, Field(ge=1, le=1000)] = 1
     """Which attempt of the TrainRun this is; an earlier one of the same owner never takes over from a later one."""
     out_of_memory: OutOfMemoryPolicy = OutOfMemoryPolicy.FAIL
-    """Fail, or HalveBatch: go on with half as many patches on the accelerator at a time."""
+    """Fail and Constrain end the run; HalveBatch: go on with half as many patches on the accelerator at a time."""
     grace_period_seconds: Annotated[int, Field(ge=1, le=3600)] = 120
     """Seconds from SIGTERM to SIGKILL: how long uploads may take then."""
 
