@@ -150,6 +150,8 @@ class _Tune:
         self._first = trial - trial % PART
         self._stem = config.cross_validation.removesuffix(str(trial))
         self._direction = score_direction(config.objective)
+        self._seen: set[bytes] = set()
+        """Tables whose rows were taken in: most are the same when they are looked at again."""
 
     def update(self, own: Rows) -> None:
         """Bring them up to date. Own rows are those of the trial."""
@@ -173,8 +175,9 @@ class _Tune:
         numbers = [n for n in range(self._first, self._first + PART) if n not in settled]
         found = _read(self._store, [f"{self._stem}{n}/{RUN_INFOS}" for n in numbers])
         there: dict[str, Row] = dict(own)
-        for content in found:
+        for content in {content for content in found if content is not None} - self._seen:
             there |= tables.unpack(content, self._config.root)
+            self._seen.add(content)
         return {name: row for name, row in there.items() if name not in rows}
 
     def _crown(self, best: tables.Best) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ import yaml
 from obstore.store import MemoryStore
 from pyarrow import parquet
 
-from crossfold_trainer import artifacts, gather, tables
+from crossfold_trainer import gather, tables
 from crossfold_trainer.contract.config import ArtifactsSpec, RunConfig, config_digest
 from crossfold_trainer.contract.metrics import REPORTED
 from crossfold_trainer.interrupt import Interrupt
@@ -434,6 +435,34 @@ def test_the_last_run_of_a_long_search_asks_for_no_more_than_the_first(store: Sp
     assert later.total() <= 2 * gather.PART + 20
 
 
+# How they are read ----------------------------------------------------------------------------------------------------
+
+
+def test_the_example_of_the_documentation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "trainer.md").read_text()
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "read_parquet" in block]
+    assert len([line for line in code.splitlines() if line]) == 3
+    uri = str(tmp_path / "runs" / "artifacts")
+    store = open_store(ArtifactsSpec(uri=f"{uri}/default/slumps"), "artifacts")
+    for trial, scores in {3: [0.5, 0.75], 51: [0.5, 0.5], 60: [None]}.items():
+        for fold, score in enumerate(scores):
+            end(store, run_of(uri, trial, fold, tune="slumps", runs=2), score)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})  # noqa: S102 -- our own
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines[2:]] == [["51", "0.500"], ["3", "0.625"], ["60", "NaN"]]
+
+
+def test_the_documentation_lists_every_column() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "trainer.md").read_text()
+    table = text.partition("| columns | type | |")[2].partition("\n\n")[0]
+    named = set(re.findall(r"`([^`]+)`", table))
+    families = {name.partition("/")[0] + "/..." if "/" in name else name for name in tables.COLUMNS}
+    assert named - {"x-..."} == families
+
+
 # It fails no run ------------------------------------------------------------------------------------------------------
 
 
@@ -475,4 +504,3 @@ def test_a_run_of_its_own_leaves_no_table(tmp_path: Path, changes: dict[str, Any
     )
     gather.leave(config, Interrupt())
     assert list(tmp_path.iterdir()) == []
-    assert artifacts.RESULT == "result.json"
