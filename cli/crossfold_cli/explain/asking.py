@@ -22,7 +22,7 @@ _LEARNING = (AlgorithmName.TPE, AlgorithmName.CMAES, AlgorithmName.GP)
 _GOOD_SHARE = 0.1
 _MOST_GOOD = 25
 """Share and greatest number of the trials that TPE models as good (Optuna's default_gamma)."""
-_TELLING = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.UNSTABLE, TrialState.INFEASIBLE)
+_TELLING = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.UNSTABLE)
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,10 @@ def _replayed(past: Past, trial: Trial, known: Sequence[Trial]) -> bool:
 def _telling(past: Past, told: Sequence[Told]) -> list[int]:
     """Numbers of the ended trials that say something of their parameters."""
     space = space_of(past.spec.parameters)
-    return [trial.number for trial in told if trial.state in _TELLING and space.point(trial.parameters) is not None]
+    # A Gaussian process of scores learns nothing from what has none; where points fit is learned by another one.
+    scored = past.spec.algorithm.name is AlgorithmName.GP
+    telling = _TELLING if scored else (*_TELLING, TrialState.INFEASIBLE)
+    return [trial.number for trial in told if trial.state in telling and space.point(trial.parameters) is not None]
 
 
 def _startup(past: Past) -> int:
