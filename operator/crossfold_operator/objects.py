@@ -11,6 +11,7 @@ from crossfold_operator.api.trainrun import TrainRunSpec
 from crossfold_operator.api.tune import TuneSpec
 from crossfold_operator.names import API_VERSIONS, CACHE_VOLUME, CONTAINER, Kind
 from crossfold_operator.observe.attempts import FAILURE_RULES
+from crossfold_operator.observe.metadata import parent_of
 from crossfold_trainer.contract import progress
 from crossfold_trainer.contract.base import Model
 from crossfold_trainer.contract.config import (
@@ -114,10 +115,13 @@ def train_run(
     """
     fold, seed = unit
     above = cv["metadata"]
+    tune = parent_of(cv)
     labels = {
         names.LABEL_CROSS_VALIDATION: above["name"],
         names.LABEL_FOLD: str(fold),
         names.LABEL_SEED: str(seed),
+        names.LABEL_RUNS: str(len(spec.cross_validation.units)),
+        names.LABEL_ROOT: above["uid"] if tune is None else tune["uid"],
         **{
             key: above.get("labels", {})[key]
             for key in (names.LABEL_TUNE, names.LABEL_TRIAL)
@@ -152,6 +156,9 @@ def run_config(run: Mapping[str, Any], spec: TrainRunSpec) -> RunConfig:
         namespace=meta["namespace"],
         tune=tune,
         cross_validation=cv,
+        root=labels.get(names.LABEL_ROOT, ""),
+        trial=_number(labels.get(names.LABEL_TRIAL)),
+        runs=_number(labels.get(names.LABEL_RUNS)) or 0,
         fold=spec.fold,
         seed=spec.seed,
         folds=spec.folds,
@@ -163,6 +170,11 @@ def run_config(run: Mapping[str, Any], spec: TrainRunSpec) -> RunConfig:
         **{key: getattr(spec, key) for key in _SHARED},
     )
     return with_digest(config, "/".join(part for part in (meta["namespace"], tune, cv) if part))
+
+
+def _number(label: str | None) -> int | None:
+    """The number that a label says; None where there is none (a person may write labels too)."""
+    return int(label) if label and label.isdecimal() else None
 
 
 def job(

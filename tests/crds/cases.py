@@ -395,7 +395,10 @@ CASES = [
     Case("negative search seed", SCHEMA, "greater than or equal to 0", {"algorithm": {"seed": -1}}),
     Case("suspend a text", SCHEMA, 'must be of type boolean: "string"', {"suspend": "yes"}),
     Case("halved batches", ACCEPTED, spec={"retries": {"outOfMemory": "HalveBatch"}}),
-    Case("unknown policy", SCHEMA, '"Fail", "HalveBatch"', {"retries": {"outOfMemory": "Constrain"}}),
+    Case("a constraint of the search", ACCEPTED, spec={**algorithm("TPE"), "retries": {"outOfMemory": "Constrain"}}),
+    Case("a constraint of GP", ACCEPTED, spec={**algorithm("GP"), "retries": {"outOfMemory": "Constrain"}}),
+    Case("a run of such a search", ACCEPTED, spec={"retries": {"outOfMemory": "Constrain"}}, kind=RUN),
+    Case("unknown policy", SCHEMA, '"Fail", "HalveBatch", "Constrain"', {"retries": {"outOfMemory": "Ignore"}}),
     Case("too many crashes", SCHEMA, "less than or equal to 20", {"retries": {"crash": 21}}),
     Case("unknown stop reason", SCHEMA, 'supported values: "Stopped"', {"stop": {"reason": "Bored"}}, CV),
     Case("fold too large", SCHEMA, "less than or equal to 99", {"fold": 100, "folds": 100}, RUN),
@@ -494,6 +497,22 @@ CASES = [
         RULE,
         "setting populationSize must be a whole number from 4 to 1000",
         algorithm("CMAES", populationSize=8.5),
+    ),
+    *(
+        Case(
+            f"a constraint under {name}",
+            RULE,
+            "retries.outOfMemory Constrain needs an algorithm that learns",
+            {**algorithm(name), **parameter(step=1e-3), "retries": {"outOfMemory": "Constrain"}},
+        )
+        for name in ("Random", "Sobol", "Grid")
+    ),
+    Case(
+        "a constraint without a search",
+        RULE,
+        "retries.outOfMemory Constrain goes with a Tune",
+        {"retries": {"outOfMemory": "Constrain"}},
+        CV,
     ),
     Case(
         "nothing to evolve",

@@ -123,6 +123,11 @@ def run_to_exit(interrupt: Interrupt, log_text: LogText) -> int:
         return failed(CRASH, FailureClass.CRASH, text, store)
     if launch.leads():
         write_termination_message(result.message())
+    config = read_config(os.environ)
+    if config.runs and not launch.launched():
+        from crossfold_trainer import gather  # noqa: PLC0415 - a run with nothing above it needs no Parquet
+
+        gather.leave(config, interrupt)
     return Exit.OK
 
 

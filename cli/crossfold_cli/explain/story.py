@@ -145,6 +145,7 @@ def tune_story(past: Past) -> TuneStory:
     status = past.status
     order = ranking(past.spec.objective, past.now)
     leader = order[0] if order else None
+    told = history(past.now, past.asked, past.spec.retries.out_of_memory)
     return TuneStory(
         tune=past.name,
         phase=str(status.phase),
@@ -152,7 +153,7 @@ def tune_story(past: Past) -> TuneStory:
         objective=objective_text(past.spec.objective),
         sampler=status.search.sampler,
         history_digest=status.search.history_digest,
-        history_reproduced=digest([*past.start, *history(past.now, past.asked)]) == status.search.history_digest,
+        history_reproduced=digest([*past.start, *told]) == status.search.history_digest,
         trials=status.trials.model_dump(),
         runs=status.runs.model_dump(),
         summary={name: text for name, text in status.summary.model_dump().items() if text},

@@ -79,6 +79,13 @@ class CrossValidationSpec(RootSpec):
     audit: Annotated[AuditSpec, Field(json_schema_extra=MUTABLE)] | None = None
     """Racing would have pruned the trial, which runs to its end all the same to measure how often pruning is wrong."""
 
+    rules = (
+        Rule(
+            "!has(self.retries) || !has(self.retries.outOfMemory) || self.retries.outOfMemory != 'Constrain'",
+            "retries.outOfMemory Constrain goes with a Tune, whose search learns from it: use Fail or HalveBatch",
+        ),
+    )
+
 
 class RunRecord(Model):
     """A run that was created, in brief."""

@@ -52,7 +52,9 @@ class TuneSpec(RootSpec):
     max_trials: Annotated[int, Field(ge=1, le=MOST_TRIALS, json_schema_extra=MUTABLE)] = 20
     """Trials to ask for. Set below the number asked, nothing new starts and what runs finishes."""
     max_failed_trials: Annotated[int, Field(ge=0, le=10_000, json_schema_extra=MUTABLE)] | None = None
-    """Failed trials that are put up with: one more fails the Tune; null: 10, or maxTrials - 1 when that is less."""
+    """Failed trials that are put up with: one more fails the Tune; null: 10, or maxTrials - 1 when that is less.
+    Trials that did not fit into the accelerator's memory do not count under retries.outOfMemory Constrain, as long as
+    there is one that did."""
     target: Annotated[float, Field(ge=-1e9, le=1e9, json_schema_extra=MUTABLE)] | None = None
     """Score that is good enough: the first trial that reaches it ends the search."""
     early_stopping: Annotated[EarlyStoppingSpec, Field(json_schema_extra=MUTABLE)] | None = None
@@ -74,6 +76,11 @@ class TuneSpec(RootSpec):
         Rule(
             "self.algorithm.name != 'CMAES' || self.parameters.exists(p, p.type != 'Categorical')",
             "algorithm CMAES needs a Float or Int parameter: use TPE where all are Categorical",
+        ),
+        Rule(
+            "!has(self.retries) || !has(self.retries.outOfMemory) || self.retries.outOfMemory != 'Constrain'"
+            " || self.algorithm.name in ['TPE', 'GP', 'CMAES']",
+            "retries.outOfMemory Constrain needs an algorithm that learns: use TPE, GP or CMAES, or Fail or HalveBatch",
         ),
         Rule(
             "!has(self.fixed) || self.fixed.all(f, !self.parameters.exists(p,"
@@ -114,6 +121,9 @@ class TrialCounts(Model):
     """Trials with a run whose score may not be compared."""
     failed: Count = 0
     """Trials with a failed run, and trials that were deleted."""
+    out_of_memory: Count = 0
+    """Failed ones with a run that did not fit into the accelerator's memory. Under retries.outOfMemory Constrain they
+    do not count towards maxFailedTrials, once a trial has fitted."""
 
 
 class RunCounts(Model):

@@ -58,6 +58,8 @@ class Trial:
     std: float | None = None
     config_failure: str = ""
     """Message of a run that failed for its configuration; empty when there is none."""
+    out_of_memory: bool = False
+    """Whether a run failed since the accelerator's memory did not suffice."""
     runs: tuple[Run, ...] = ()
     """Its runs while it is under way; none once it is terminal."""
     ended: Ended | None = None
@@ -169,6 +171,7 @@ def read_trial(obj: Obj, number: int, searched: frozenset[str], runs_of: Callabl
         score=finite(status.get("score")),
         std=finite(status.get("std")),
         config_failure=next((r.message for r in records if r.failure_class == FailureClass.CONFIG), ""),
+        out_of_memory=any(r.failure_class == FailureClass.OUT_OF_MEMORY for r in records),
         runs=tuple(runs),
         ended=ended,
         deleting=is_deleting(obj),

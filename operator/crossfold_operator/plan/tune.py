@@ -25,6 +25,7 @@ from crossfold_operator.plan.verdict import failure, halt, verdict
 from crossfold_operator.search.history import Trial as SearchTrial
 from crossfold_operator.search.history import TrialState
 from crossfold_operator.times import timestamp
+from crossfold_trainer.contract.config import OutOfMemoryPolicy
 
 Ask = Callable[[Sequence[SearchTrial], int], dict[str, Any] | None]
 """(history, number) -> the parameters of the trial of this number, or None when the space has no further point."""
@@ -86,24 +87,33 @@ _STATES = {
 }
 
 
-def history(trials: Sequence[Trial], asked: int) -> list[SearchTrial]:
+def history(
+    trials: Sequence[Trial], asked: int, policy: OutOfMemoryPolicy = OutOfMemoryPolicy.FAIL
+) -> list[SearchTrial]:
     """The trials as the sampler is told of them, by number.
 
     A trial that is not terminal is running; a pruned one counts as soon as it is decided, with the mean that it was
     predicted to reach, whatever its runs in flight still say.
+
+    Args:
+        trials: those that exist.
+        asked: numbers given out.
+        policy: spec.retries.outOfMemory: whether a trial that did not fit into memory says something of its point.
     """
     there = {trial.number: trial for trial in trials}
     return [
-        _told(there[number]) if number in there else SearchTrial(number, {}, TrialState.DELETED)
+        _told(there[number], policy) if number in there else SearchTrial(number, {}, TrialState.DELETED)
         for number in range(asked)
     ]
 
 
-def _told(trial: Trial) -> SearchTrial:
+def _told(trial: Trial, policy: OutOfMemoryPolicy) -> SearchTrial:
     if trial.pruned and trial.stop is not None and trial.stop.look is not None:
         look = trial.stop.look
         return SearchTrial(trial.number, trial.parameters, TrialState.PRUNED, look.predicted, max(1, look.runs_done))
     state = _STATES.get(trial.phase, TrialState.RUNNING)
+    if state is TrialState.FAILED and trial.out_of_memory and policy is OutOfMemoryPolicy.CONSTRAIN:
+        state = TrialState.INFEASIBLE
     return SearchTrial(trial.number, trial.parameters, state, trial.score if trial.terminal else None)
 
 
@@ -218,7 +228,7 @@ class _Slots:
         if self._asked >= self._spec.max_trials:
             return False
         if self._told is None:
-            self._told = history(self._trials, self._asked)
+            self._told = history(self._trials, self._asked, self._spec.retries.out_of_memory)
         parameters = ask(self._told, self._asked)
         if parameters is None:
             self._exhausted = True

@@ -8,6 +8,7 @@ from crossfold_operator.names import CrossValidationPhase, Reason
 from crossfold_operator.observe.trials import Trial
 from crossfold_operator.plan.spending import Spent
 from crossfold_operator.times import duration_seconds
+from crossfold_trainer.contract.config import OutOfMemoryPolicy
 from crossfold_trainer.contract.metrics import Direction
 from crossfold_trainer.contract.scoring import better, score_direction
 
@@ -36,6 +37,25 @@ class Verdict:
     message: str
 
 
+def counted_failures(spec: TuneSpec, trials: Sequence[Trial], asked: int) -> int:
+    """Failed trials that count towards spec.maxFailedTrials.
+
+    Under retries.outOfMemory Constrain those that did not fit into memory are what the search learns its limit from,
+    and do not count once a trial has fitted: before that nothing says that there is a point that fits. (A trial that
+    was told to stop may end well after a Tune has failed, and what is over stays so.)
+    """
+    failed = failed_trials(trials, asked)
+    if spec.retries.out_of_memory is not OutOfMemoryPolicy.CONSTRAIN:
+        return failed
+    fitted = any(trial.phase in _JUDGED and (trial.pruned or not trial.stopping) for trial in trials)
+    return failed - out_of_memory(trials) if fitted else failed
+
+
+def out_of_memory(trials: Sequence[Trial]) -> int:
+    """Failed trials with a run that did not fit into the accelerator's memory."""
+    return sum(trial.phase is CrossValidationPhase.FAILED and trial.out_of_memory for trial in trials)
+
+
 def failed_trials(trials: Sequence[Trial], asked: int) -> int:
     """Trials that failed; a number that was given out and has no trial any more was deleted, and counts as failed."""
     failed = sum(trial.phase is CrossValidationPhase.FAILED for trial in trials)
@@ -51,7 +71,7 @@ def failure(spec: TuneSpec, trials: Sequence[Trial], asked: int) -> Verdict | No
     if len(misconfigured) >= min(CONFIG_FAILURES, spec.max_trials) and len(misconfigured) == len(told):
         message = f"the first {len(misconfigured)} trials all failed: {misconfigured[0].config_failure}"
         return Verdict(True, Reason.CONFIG_ERROR, message)
-    failed = failed_trials(trials, asked)
+    failed = counted_failures(spec, trials, asked)
     if failed > spec.failed_trials_allowed:
         message = f"{failed} trials failed, {spec.failed_trials_allowed} are allowed: see spec.maxFailedTrials"
         return Verdict(True, Reason.MAX_FAILED_TRIALS_EXCEEDED, message)

@@ -108,7 +108,7 @@ class TuneReconciler:
             asked=asked,
             search=SearchStatus(
                 sampler=sampler_name(spec.algorithm),
-                history_digest=self._history_digest(tune, trials, asked, start),
+                history_digest=self._history_digest(tune, spec, trials, asked, start),
                 warm_start=warm_start_status(start),
                 exhausted=exhausted,
             ),
@@ -122,9 +122,10 @@ class TuneReconciler:
             return LOOK_AGAIN
         return _next_look(spec, status, trials, now)
 
-    def _history_digest(self, tune: Obj, trials: Sequence[Trial], asked: int, start: WarmStart) -> str:
+    def _history_digest(self, tune: Obj, spec: TuneSpec, trials: Sequence[Trial], asked: int, start: WarmStart) -> str:
         """Reckoned when something new is to be told: a trial was asked, has ended, was pruned or deleted."""
         key, phases = key_of(tune), Counter(trial.phase for trial in trials if trial.terminal)
+        policy = spec.retries.out_of_memory
         told = (
             tune["metadata"]["uid"],
             asked,
@@ -132,10 +133,11 @@ class TuneReconciler:
             sum(trial.pruned for trial in trials),
             sorted(phases.items()),
             len(start.trials),
+            policy,
         )
         known, found = self._digests.get(key, ((), ""))
         if known != told:
-            found = digest([*start.trials, *tune_plan.history(trials, asked)])
+            found = digest([*start.trials, *tune_plan.history(trials, asked, policy)])
             self._digests[key] = (told, found)
         return found
 

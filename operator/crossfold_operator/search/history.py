@@ -21,6 +21,8 @@ class TrialState(StrEnum):
     """Diverged, or with a score that may not be compared: a bad place to look."""
     FAILED = "Failed"
     """Without a score, for reasons that say nothing about its parameters' quality."""
+    INFEASIBLE = "Infeasible"
+    """Failed since a run did not fit into the accelerator's memory, where that is a constraint of the search."""
     STOPPED = "Stopped"
     """Ended before its time by a decision that is not about its quality."""
     DELETED = "Deleted"

@@ -74,12 +74,14 @@ class Observations:
             one the worst that a complete trial reached.
         predicted: whether each value is such a stand-in.
         running: points of the trials that have not ended.
+        infeasible: points that violate a constraint, whose value nobody knows.
     """
 
     points: tuple[Point, ...]
     losses: tuple[float, ...]
     predicted: tuple[bool, ...]
     running: tuple[Point, ...]
+    infeasible: tuple[Point, ...] = ()
 
 
 def observations(space: Space, direction: Direction, trials: Sequence[Trial]) -> Observations:
@@ -88,6 +90,7 @@ def observations(space: Space, direction: Direction, trials: Sequence[Trial]) ->
     losses: list[float] = []
     predicted: list[bool] = []
     running: list[Point] = []
+    infeasible: list[Point] = []
     last = worst(direction, trials)
     for trial in trials:
         state = effective(trial)
@@ -97,8 +100,10 @@ def observations(space: Space, direction: Direction, trials: Sequence[Trial]) ->
             continue
         if state is TrialState.RUNNING:
             running.append(point)
+        elif state is TrialState.INFEASIBLE:
+            infeasible.append(point)
         elif value is not None:
             points.append(point)
             losses.append(loss_of(value, direction))
             predicted.append(state is not TrialState.COMPLETE)
-    return Observations(tuple(points), tuple(losses), tuple(predicted), tuple(running))
+    return Observations(tuple(points), tuple(losses), tuple(predicted), tuple(running), tuple(infeasible))

@@ -26,6 +26,8 @@ _RECENT = 225
 
 Optuna's cost of a point grows with the history and its benefit does not: of 250 trials and of any greater number it
 models 25 as good, and it weighs all but the latest 25 of the others down."""
+_VIOLATION = {"constraints:acceleratorMemory": 1.0}
+"""What Optuna's Trial.set_constraint keeps of a constraint that is violated (above 0); it ranks by their sum."""
 _TRIES = 6
 """Points to propose."""
 
@@ -95,6 +97,7 @@ def _told(trial: Trial, coordinates: dict[str, Any], distributions: Distribution
     A PRUNED one reports the mean that it was predicted to reach, after as many steps as it had runs: it ranks below all
     complete ones, and among the pruned ones by how far it came. One that is not COMPLETE for want of a comparable score
     is told as pruned at once, at the worst score seen: a place that is bad, by an amount that nobody knows.
+    An INFEASIBLE one is told as pruned without a score and in violation of a constraint: it ranks below all others.
     """
     value: float | None = None
     seen: dict[int, float] = {}
@@ -110,6 +113,8 @@ def _told(trial: Trial, coordinates: dict[str, Any], distributions: Distribution
         case TrialState.UNSTABLE:
             state = Told.PRUNED
             seen = {} if last is None else {0: last}
+        case TrialState.INFEASIBLE:
+            state = Told.PRUNED
         case TrialState.FAILED | TrialState.STOPPED | TrialState.DELETED:
             state = Told.FAIL
         case _:
@@ -124,6 +129,6 @@ def _told(trial: Trial, coordinates: dict[str, Any], distributions: Distribution
         params=coordinates,
         distributions=distributions,
         user_attrs={},
-        system_attrs={},
+        system_attrs=_VIOLATION if trial.state is TrialState.INFEASIBLE else {},
         intermediate_values=seen,
     )

@@ -28,7 +28,7 @@ from crossfold_operator.observe.runs import Run
 from crossfold_operator.observe.trials import Trial
 from crossfold_operator.plan.spending import spent, usages, wall_clock
 from crossfold_operator.plan.tune import in_flight
-from crossfold_operator.plan.verdict import Verdict, failed_trials, halt, verdict
+from crossfold_operator.plan.verdict import Verdict, failed_trials, halt, out_of_memory, verdict
 from crossfold_operator.status.eta import eta
 from crossfold_operator.status.facts import (
     Fact,
@@ -43,8 +43,7 @@ from crossfold_operator.status.facts import (
 )
 from crossfold_operator.times import parse_time
 from crossfold_trainer.contract.config import ObjectiveSpec
-from crossfold_trainer.contract.metrics import Direction
-from crossfold_trainer.contract.scoring import better, score_direction
+from crossfold_trainer.contract.scoring import better, rank, score_direction
 
 TOP = 10
 """Trials in the ranking."""
@@ -180,6 +179,7 @@ def _trial_counts(trials: Sequence[Trial], asked: int) -> TrialCounts:
         stopped=phases.count(CrossValidationPhase.STOPPED),
         unstable=phases.count(CrossValidationPhase.UNSTABLE),
         failed=failed_trials(trials, asked),
+        out_of_memory=out_of_memory(trials),
     )
 
 
@@ -220,9 +220,9 @@ def _audit(spec: TuneSpec, trials: Sequence[Trial]) -> AuditStatus | None:
 
 def ranking(objective: ObjectiveSpec, trials: Sequence[Trial]) -> list[Trial]:
     """Complete trials, best first; of equal ones the older first."""
-    sign = -1 if score_direction(objective) is Direction.MAXIMIZE else 1
+    direction = score_direction(objective)
     scored = [t for t in trials if t.phase is CrossValidationPhase.COMPLETE and t.score is not None]
-    return sorted(scored, key=lambda t: (sign * (t.score or 0.0), t.number))
+    return sorted(scored, key=lambda t: rank(t.score or 0.0, t.number, direction))
 
 
 def _brief(trial: Trial) -> TrialBrief:

@@ -115,6 +115,7 @@ class OutOfMemoryPolicy(StrEnum):
 
     FAIL = "Fail"
     HALVE_BATCH = "HalveBatch"
+    CONSTRAIN = "Constrain"
 
 
 class SecretRef(Model):
@@ -520,6 +521,12 @@ class RunConfig(Model):
     """Name of the Tune at the root; empty: none."""
     cross_validation: ShortText = ""
     """Name of the CrossValidation above; empty: none."""
+    root: ShortText = ""
+    """The uid of the Tune, or of the CrossValidation where it is the root: whose tables the result enters."""
+    trial: Annotated[int, Field(ge=0)] | None = None
+    """Number of the trial; null: it is none of a Tune."""
+    runs: Annotated[int, Field(ge=0)] = 0
+    """Runs that the complete CrossValidation has; 0: there is none above."""
     fold: Annotated[int, Field(ge=0, le=99)] = 0
     """Which fold is held out for validation."""
     seed: Seed = 42
@@ -549,7 +556,7 @@ class RunConfig(Model):
     attempt: Annotated[int, Field(ge=1, le=1000)] = 1
     """Which attempt of the TrainRun this is; an earlier one of the same owner never takes over from a later one."""
     out_of_memory: OutOfMemoryPolicy = OutOfMemoryPolicy.FAIL
-    """Fail, or HalveBatch: go on with half as many patches on the accelerator at a time."""
+    """Fail and Constrain end the run; HalveBatch: go on with half as many patches on the accelerator at a time."""
     grace_period_seconds: Annotated[int, Field(ge=1, le=3600)] = 120
     """Seconds from SIGTERM to SIGKILL: how long uploads may take then."""
 
@@ -615,5 +622,10 @@ def config_digest(config: RunConfig) -> str:
 def with_digest(config: RunConfig, parent: str) -> RunConfig:
     """Fill in digest and artifact_path (``parent/run-id``, id = the digest's first 12 characters)."""
     digest = config_digest(config)
-    path = "/".join(part for part in (parent.strip("/"), f"{config.run}-{digest[:12]}") if part)
+    path = "/".join(part for part in (parent.strip("/"), run_folder(config.run, digest)) if part)
     return config.model_copy(update={"digest": digest, "artifact_path": path})
+
+
+def run_folder(run: str, digest: str) -> str:
+    """Name of a run's folder among the artifacts: ``run-id``."""
+    return f"{run}-{digest[:12]}"
