@@ -82,18 +82,21 @@ def whole(value: Any) -> Any:
             return value
 
 
-def _like(tensor: Tensor, own: Any) -> Tensor:
-    """A whole tensor as another one lies on the ranks, each of which has it."""
+def _like(tensor: Tensor, own: Tensor) -> Tensor:
+    """A whole tensor, which every rank has, as another one lies on the ranks and in memory.
+
+    A fused optimiser goes through the memory of a parameter and of its state side by side: strides must be the same.
+    """
     if not isinstance(own, DTensor):
-        return tensor
-    tensor = tensor.to(own.device)
+        return torch.empty_like(own, dtype=tensor.dtype).copy_(tensor)
+    tensor = tensor.to(own.device).contiguous()
     return distribute_tensor(tensor, own.device_mesh, own.placements, src_data_rank=None)
 
 
 def load_weights(model: nn.Module, state: dict[str, Tensor]) -> None:
     """Load whole weights, which every rank has, into a model that may be sharded."""
     own = model.state_dict()
-    model.load_state_dict({name: _like(tensor, own.get(name)) for name, tensor in state.items()})
+    model.load_state_dict({name: _like(tensor, own[name]) if name in own else tensor for name, tensor in state.items()})
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
