@@ -504,7 +504,7 @@ class Fit:
         held = {"model": self._model.state_dict(), "optimiser": self._optimiser.state_dict()}
         state: dict[str, Any] = on_host(
             {
-                **(spread.whole(held) if self._sharded else held),
+                **(spread.whole(held, keep=self._ranks.leads) if self._sharded else held),
                 "progress": asdict(self.progress),
                 "halvings": self.halvings,
                 "scaler": self._step.scaler.state_dict(),

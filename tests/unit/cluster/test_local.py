@@ -222,6 +222,14 @@ async def test_a_gpu_each(tmp_path: Path) -> None:
     await local.cluster.stop()
 
 
+async def test_a_job_of_several_nodes_is_one_pod_that_is_all_of_them(local: Local) -> None:
+    nodes = {"completions": 2, "parallelism": 2, "completionMode": "Indexed"}
+    created = await local.start("echo -${JOB_COMPLETION_INDEX:-none}-", **nodes)
+    assert (await local.ended(created))["type"] == "Complete"
+    assert local.cluster.log_of(local.pod(created)).read_text() == "-none-\n"
+    assert created["spec"]["completions"] == 1
+
+
 async def test_slots_are_a_queue(local: Local) -> None:
     first, second = await local.start(GRACEFUL, "a"), await local.start(GRACEFUL, "b")
     third = await local.start("true", "c")
