@@ -11,6 +11,7 @@ from crossfold_operator.api.trainrun import TrainRunSpec
 from crossfold_operator.api.tune import TuneSpec
 from crossfold_operator.names import API_VERSIONS, CACHE_VOLUME, CONTAINER, Kind
 from crossfold_operator.observe.attempts import FAILURE_RULES
+from crossfold_operator.plan.pruning import curve_epochs
 from crossfold_trainer.contract import progress
 from crossfold_trainer.contract.base import Model
 from crossfold_trainer.contract.config import (
@@ -123,6 +124,7 @@ def train_run(
         },
     }
     folds = spec.cross_validation
+    epochs = curve_epochs(spec, unit) if isinstance(spec, TuneSpec) else []
     content = {
         "fold": fold,
         "seed": seed,
@@ -130,6 +132,7 @@ def train_run(
         "foldMethod": str(folds.fold_method),
         "hyperparameters": [dict(item) for item in hyperparameters],
         **{key: dump(getattr(spec, key)) for key in _SHARED},
+        **({"curveEpochs": epochs} if epochs else {}),
         "template": {**dump(spec.template), "image": image},
         "retries": dump(spec.retries),
     }
@@ -155,6 +158,7 @@ def run_config(run: Mapping[str, Any], spec: TrainRunSpec) -> RunConfig:
         folds=spec.folds,
         fold_method=spec.fold_method,
         hyperparameters=by_name(spec.hyperparameters),
+        curve_epochs=spec.curve_epochs,
         owner=meta["uid"],
         out_of_memory=spec.retries.out_of_memory,
         grace_period_seconds=spec.template.termination_grace_period_seconds,

@@ -43,6 +43,7 @@ from crossfold_trainer.contract.scoring import run_score
 from crossfold_trainer.data import open_dataset
 from crossfold_trainer.errors import AcceleratorOutOfMemory, ConfigError, Fenced, Interrupted, StoreError
 from crossfold_trainer.interrupt import Interrupt
+from crossfold_trainer.live import Live, scores_so_far, sender
 from crossfold_trainer.splits import make_splits
 from crossfold_trainer.store import Store
 from crossfold_trainer.task import Task
@@ -218,7 +219,6 @@ def _train(task: Task, folder: Store, interrupt: Interrupt, log_text: LogText, b
         environment,
         faults,
         fit,
-        live,
         ranks,
         resume,
     )
@@ -228,7 +228,7 @@ def _train(task: Task, folder: Store, interrupt: Interrupt, log_text: LogText, b
     config = task.config if leads else _follower(task.config)
     checkpoints = CheckpointLog(folder, config.owner, config.attempt)
     uploader = Uploader(folder, checkpoints.commit)
-    news = live.Live(live.sender(config) if leads else None)
+    news = Live(sender(config) if leads else None)
     known = read_known(folder.read(artifacts.TRACKERS)) if config.tracking.aim else {}
     with (
         contextlib.closing(uploader),
@@ -345,6 +345,7 @@ def make_result(
         epoch=best.epoch if best is not None else progress.last_validated,
         epochs=progress.epoch,
         steps=progress.step,
+        curve=scores_so_far(config, progress),
         duration_seconds=round(seconds, 3),
         performance=speed,
         checkpoint_uri=f"{config.artifact_uri}/{checkpoint}" if checkpoint else "",

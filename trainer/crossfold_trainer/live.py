@@ -10,14 +10,16 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from crossfold_trainer.contract import progress as contract
 from crossfold_trainer.contract.config import RunConfig
+from crossfold_trainer.contract.curve import CurvePoint, curve_of
 from crossfold_trainer.contract.progress import ProgressReport
+from crossfold_trainer.contract.scoring import run_score, score_direction
 from crossfold_trainer.meter import Meter
 
 if TYPE_CHECKING:
@@ -166,7 +168,15 @@ def http_sender(url: str, token: Path) -> Send:
     return send
 
 
-def report_of(config: RunConfig, progress: "Progress", batches: int, meter: Meter, start: float) -> ProgressReport:
+def report_of(
+    config: RunConfig,
+    progress: "Progress",
+    batches: int,
+    meter: Meter,
+    start: float,
+    *,
+    curve: Sequence[CurvePoint] = (),
+) -> ProgressReport:
     """What is reported of a run.
 
     Args:
@@ -175,6 +185,7 @@ def report_of(config: RunConfig, progress: "Progress", batches: int, meter: Mete
         batches: batches of an epoch.
         meter: the time of this attempt.
         start: the fraction at which this attempt began.
+        curve: its scores so far, as `scores_so_far` says.
     """
     epochs = config.trainer.max_epochs
     fraction = fraction_of(progress, batches, epochs)
@@ -192,7 +203,18 @@ def report_of(config: RunConfig, progress: "Progress", batches: int, meter: Mete
         score=best.score if best is not None else None,
         epoch_of_score=best.epoch if best is not None else None,
         metrics=_reported(kept),
+        curve=list(curve),
     )
+
+
+def scores_so_far(config: RunConfig, progress: "Progress") -> list[CurvePoint]:
+    """The run's scores at the epochs that its configuration names, all attempts together."""
+    reached = [epoch for epoch in config.curve_epochs if epoch <= progress.epoch]
+    if not reached:
+        return []
+    scored = ((int(row["epoch"]) + 1, run_score(row, config.objective)) for row in progress.history)
+    comparable = [(epoch, score.value) for epoch, score in scored if score.stable and score.value is not None]
+    return curve_of(comparable, reached, score_direction(config.objective))
 
 
 def _reported(metrics: Mapping[str, float]) -> dict[str, float | None]:
