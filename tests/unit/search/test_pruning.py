@@ -67,7 +67,7 @@ def test_median_stop_compares_the_best_score_with_the_median_of_running_means() 
     )
     assert median_stop(2, 0.41, FIVE, UP, min_peers=4).stop is False
     assert median_stop(2, 0.41, FIVE, DOWN, min_peers=4).stop is True
-    assert median_stop(2, 0.44, FIVE[:4] + [0.6], UP, min_peers=4).threshold == 0.4
+    assert median_stop(2, 0.44, [*FIVE[:4], 0.6], UP, min_peers=4).threshold == 0.4
     assert median_stop(2, 0.44, FIVE[1:], UP, min_peers=4).threshold == pytest.approx(0.45)
 
 
@@ -114,9 +114,7 @@ def test_asha_stops_most_of_many() -> None:
     rng = random.Random(1)
     levels = [rng.random() for _ in range(64)]
     left = [
-        n
-        for n, level in enumerate(levels)
-        if not asha(2, level, levels[:n] + levels[n + 1 :], UP, min_peers=4).stop
+        n for n, level in enumerate(levels) if not asha(2, level, levels[:n] + levels[n + 1 :], UP, min_peers=4).stop
     ]
     assert left == sorted(sorted(range(64), key=lambda n: levels[n])[-16:])
 
