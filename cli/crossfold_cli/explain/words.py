@@ -20,6 +20,9 @@ def of_trial(story: TrialStory) -> list[str]:
     lines += _indent(_asking(story.asking, story.asked))
     lines += ["", "Its runs"]
     lines += _indent(_runs(story.runs))
+    if not story.pruning:
+        lines += ["", "What pruning saw inside its first run"]
+        lines += _indent(_inside(story))
     lines += ["", "What racing saw"]
     lines += _indent(_looks(story))
     lines += ["", "What became of it"]
@@ -105,9 +108,22 @@ def _looks(story: TrialStory) -> list[str]:
         bar = f", against trial {look.incumbent}{refs}" if look.incumbent is not None else ""
         lines.append(f"{look.at:%H:%M:%S}  {look.text}{bar}")
         if look.recorded:
-            told = "the same numbers" if look.reproduced else "other numbers: objects were deleted, or the Tune edited"
-            lines.append(f"          (written down by the operator; looked at once more: {told})")
+            lines.append(_again(reproduced=bool(look.reproduced)))
     return lines or ["no look was taken: no run had ended while another trial was complete"]
+
+
+def _inside(story: TrialStory) -> list[str]:
+    lines = []
+    for look in story.inside:
+        lines.append(f"{look.at:%H:%M:%S}  {look.text}")
+        if look.recorded:
+            lines.append(_again(reproduced=bool(look.reproduced)))
+    return lines or ["no look was taken: racing waited for its first trials, or the run was not heard of"]
+
+
+def _again(*, reproduced: bool) -> str:
+    told = "the same numbers" if reproduced else "other numbers: objects were deleted, or the Tune edited"
+    return f"          (written down by the operator; looked at once more: {told})"
 
 
 def _end(story: TrialStory) -> list[str]:

@@ -250,7 +250,7 @@ class MortalTraining(Mortal, Scored):
 
 
 async def test_a_crash_at_any_decision_changes_nothing() -> None:
-    manifest = search(parallelism=2)
+    manifest = search(maxTrials=5)
     plain = await ran(manifest)
     expected = w.tree(plain.cluster)
     decisions = [
@@ -258,7 +258,7 @@ async def test_a_crash_at_any_decision_changes_nothing() -> None:
         for at, (verb, key) in enumerate(plain.cluster.calls, 1)
         if verb == "patch" and key.kind in (Kind.CROSS_VALIDATION, Kind.TRAIN_RUN)
     ]
-    assert len(decisions) >= 2 * len(BAD)
+    assert len(decisions) >= 2
     # Before the decision is written, and between it and what follows from it.
     for at in sorted({*decisions, *(at + 1 for at in decisions)}):
         mortal = MortalTraining(MemoryCluster(), lambda run, attempt: w.SUCCESS, at)
@@ -283,7 +283,7 @@ class Forgetful(Scored):
 
 
 async def test_the_search_is_the_same_from_the_objects_alone() -> None:
-    manifest = search(maxTrials=9, algorithm={"name": "TPE", "seed": 7}, parallelism=3)
+    manifest = search(maxTrials=7, algorithm={"name": "TPE", "seed": 7}, parallelism=3)
     plain, again = await ran(manifest), await ran(manifest, Forgetful(MemoryCluster()))
     assert any("runLook" in stop for stop in stops(plain).values())
     told = [
