@@ -36,21 +36,16 @@ class Training(World):
         super().__init__(cluster, script)
 
     def restart(self) -> None:
-        super().restart()
         self.reports: dict[str, ProgressReport] = {}
-        self.reconciler = self.operator()
+        super().restart()
 
     def operator(self) -> Reconciler:
-        """A new operator, which knows nothing but what runs report from now on."""
+        """A new operator, which hears from runs that train."""
         return Reconciler(self.cluster, self.settings, self.cluster.clock, live=self.reports.get)
 
     async def step(self) -> bool:
         """Start every Job, then let the one that is least far train an epoch, and end when it was the last."""
-        await self.settle()
-        for job in self.unfinished():
-            if not job.get("status"):
-                self.start(job)
-        await self.settle()
+        await self.start_all()
         jobs = self.unfinished()
         if not jobs:
             return False

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from crossfold_operator import names
 from crossfold_operator.cluster.base import Key, Obj
 from crossfold_operator.names import Kind
 from tests.fakes import world as w
+from tests.fakes.forgetful import Forgetful
 from tests.fakes.memory_cluster import MemoryCluster
 from tests.fakes.mortal import Mortal
 from tests.fakes.training import Training
@@ -267,24 +267,13 @@ async def test_a_crash_at_any_decision_changes_nothing() -> None:
         assert w.tree(mortal.cluster) == expected, f"crash at call {at}"
 
 
-class Forgetful(Scored):
-    """A world whose operator is new at every look at a changed tree, and knows nothing but what the objects say."""
-
-    seen: str = ""
-
-    async def reconcile(self, key: Key) -> None:
-        versions = [obj["metadata"]["resourceVersion"] for kind in names.OWN_KINDS[1:] for obj in self.cluster.of(kind)]
-        obj = self.cluster.objects[key]
-        if key.kind is Kind.TUNE and "status" in obj and str(versions) != self.seen:
-            self.seen = str(versions)
-            self.cluster.replace({**obj, "status": {"image": obj["status"]["image"]}})
-            self.reconciler = self.operator()
-        await super().reconcile(key)
+class ForgetfulTraining(Forgetful, Scored):
+    """A world of runs that train, whose operator is new at every look."""
 
 
 async def test_the_search_is_the_same_from_the_objects_alone() -> None:
     manifest = search(maxTrials=7, algorithm={"name": "TPE", "seed": 7}, parallelism=3)
-    plain, again = await ran(manifest), await ran(manifest, Forgetful(MemoryCluster()))
+    plain, again = await ran(manifest), await ran(manifest, ForgetfulTraining(MemoryCluster()))
     assert any("runLook" in stop for stop in stops(plain).values())
     told = [
         [
