@@ -97,10 +97,10 @@ def train_run_status(
     curve = previous.curve
     if result is not None:
         fields = _result_fields(result)
-        curve = _curve(result.curve, curve, now) or curve
+        curve = _curve(result.curve, config, curve, now) or curve
     elif report is not None and report.digest == config.digest:
         fields = _live_fields(report, config, training=phase is TrainRunPhase.RUNNING)
-        curve = _curve(report.curve, curve, now)
+        curve = _curve(report.curve, config, curve, now)
     else:
         fields = {name: getattr(previous, name) for name in _LIVE}
     return TrainRunStatus(
@@ -160,11 +160,14 @@ def _live_fields(report: ProgressReport, config: RunConfig, *, training: bool) -
     }
 
 
-def _curve(points: Sequence[CurvePoint], before: Sequence[CurveRecord], now: datetime) -> list[CurveRecord]:
-    """Points as they are remembered, with the times of those that are known."""
+def _curve(
+    points: Sequence[CurvePoint], config: RunConfig, before: Sequence[CurveRecord], now: datetime
+) -> list[CurveRecord]:
+    """Points at the epochs that were asked for, with the times of those that are known."""
     known = {record.epoch: record for record in before}
+    told = {point.epoch: point for point in points if point.epoch in config.curve_epochs}
     found = []
-    for point in points:
+    for _, point in sorted(told.items()):
         best, mean = decimal(point.best), decimal(point.mean)
         old = known.get(point.epoch)
         same = old is not None and (old.best, old.mean) == (best, mean)

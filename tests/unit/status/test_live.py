@@ -18,7 +18,8 @@ from crossfold_trainer.contract.progress import MOST_METRICS, NAME_LIMIT, Progre
 from tests.fakes.world import result_of, train_run
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-RUN = train_run(trainer={"maxEpochs": 40})
+EPOCHS = [3, 6, *range(99_002, 99_000 + MOST_POINTS)]
+RUN = train_run(trainer={"maxEpochs": 40}, curveEpochs=EPOCHS)
 META = {"name": "r", "namespace": "d", "uid": "u"}
 SPEC = TrainRunSpec.model_validate(RUN["spec"])
 CONFIG = objects.run_config({"metadata": META}, SPEC)
@@ -139,17 +140,20 @@ def test_the_points_of_its_curve_are_kept_with_the_time_at_which_they_were_first
     whole = replace(ended, result=result.model_copy(update={"curve": CURVE}))
     assert [point["time"][14:16] for point in dump(status(attempt=whole, previous=first))["curve"]] == ["00", "00"]
     assert "curve" not in dump(status())
+    # What was not asked for, or is said twice, is not taken.
+    more = [CurvePoint(epoch=4, best=0.5, mean=0.4), CURVE[1], CURVE[0], CURVE[1]]
+    assert [point.epoch for point in status(REPORT.model_copy(update={"curve": more})).curve] == [3, 6]
 
 
 def test_the_largest_report_keeps_a_status_small() -> None:
     metrics = {f"val/{'x' * (NAME_LIMIT - 8)}{i:04d}": -1 / 3e200 for i in range(MOST_METRICS)}
-    curve = [CurvePoint(epoch=99_000 + n, best=-1.23456e-200, mean=-1.23457e-200) for n in range(MOST_POINTS)]
+    curve = [CurvePoint(epoch=epoch, best=-1.23456e-200, mean=-1.23457e-200) for epoch in EPOCHS]
     report = REPORT.model_copy(update={"metrics": metrics, "curve": curve})
     sent = ProgressReport.model_validate_json(report.text())
     seen = dump(status(sent))
     assert len(seen["curve"]) == MOST_POINTS
     assert len(json.dumps(seen)) < 8192
-    usual = [CurvePoint(epoch=3 * n + 3, best=0.612345, mean=0.512345) for n in range(MOST_POINTS)]
+    usual = [CurvePoint(epoch=epoch, best=0.612345, mean=0.512345) for epoch in EPOCHS]
     plain = dump(status(REPORT.model_copy(update={"curve": usual})))
     assert len(json.dumps(plain, separators=(",", ":"))) < 3000
 
