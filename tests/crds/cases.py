@@ -339,7 +339,12 @@ CASES = [
     Case("another way to prune", SCHEMA, "spec.pruning.method", pruning("Hyperband", minEpochs=3)),
     Case("pruning from the start", SCHEMA, "should be greater than or equal to 1", pruning("ASHA", minEpochs=0)),
     Case("pruning against nobody", SCHEMA, "minPeers", pruning("ASHA", minEpochs=3, minPeers=0)),
-    Case("a reduction by one", SCHEMA, "reductionFactor", pruning("ASHA", minEpochs=3, reductionFactor=1)),
+    Case(
+        "a reduction by one",
+        SCHEMA,
+        "should be greater than or equal to 2",
+        pruning("ASHA", minEpochs=3, reductionFactor=1),
+    ),
     Case("too many points of a curve", SCHEMA, "curveEpochs", {"curveEpochs": list(range(1, 18))}, RUN),
     Case("a reason to stop that is none", SCHEMA, "spec.stop.reason", {"stop": {"reason": "Bored"}}, CV),
     Case("max failed trials negative", SCHEMA, "should be greater than or equal to 0", {"maxFailedTrials": -1}),
