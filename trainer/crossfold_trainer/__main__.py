@@ -40,10 +40,10 @@ from crossfold_trainer.contract.result import (
     RunResult,
 )
 from crossfold_trainer.contract.scoring import run_score
+from crossfold_trainer.curve import scores_so_far
 from crossfold_trainer.data import open_dataset
 from crossfold_trainer.errors import AcceleratorOutOfMemory, ConfigError, Fenced, Interrupted, StoreError
 from crossfold_trainer.interrupt import Interrupt
-from crossfold_trainer.live import Live, scores_so_far, sender
 from crossfold_trainer.splits import make_splits
 from crossfold_trainer.store import Store
 from crossfold_trainer.task import Task
@@ -219,6 +219,7 @@ def _train(task: Task, folder: Store, interrupt: Interrupt, log_text: LogText, b
         environment,
         faults,
         fit,
+        live,
         ranks,
         resume,
     )
@@ -228,7 +229,7 @@ def _train(task: Task, folder: Store, interrupt: Interrupt, log_text: LogText, b
     config = task.config if leads else _follower(task.config)
     checkpoints = CheckpointLog(folder, config.owner, config.attempt)
     uploader = Uploader(folder, checkpoints.commit)
-    news = Live(sender(config) if leads else None)
+    news = live.Live(live.sender(config) if leads else None)
     known = read_known(folder.read(artifacts.TRACKERS)) if config.tracking.aim else {}
     with (
         contextlib.closing(uploader),

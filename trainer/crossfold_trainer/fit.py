@@ -25,10 +25,11 @@ from crossfold_trainer.contract.config import OutOfMemoryPolicy
 from crossfold_trainer.contract.curve import CurvePoint
 from crossfold_trainer.contract.result import Outcome
 from crossfold_trainer.contract.scoring import Score, better, run_score, score_direction
+from crossfold_trainer.curve import scores_so_far
 from crossfold_trainer.errors import Diverged, Interrupted, StoreError
 from crossfold_trainer.instances import InstanceMetrics
 from crossfold_trainer.interrupt import Interrupt
-from crossfold_trainer.live import Live, fraction_of, report_of, scores_so_far
+from crossfold_trainer.live import Live, fraction_of, report_of
 from crossfold_trainer.loader import Loader, epoch_batches, ordered_batches
 from crossfold_trainer.losses import make_criterion
 from crossfold_trainer.meter import Meter

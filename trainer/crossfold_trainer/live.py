@@ -17,9 +17,8 @@ from urllib.parse import urlsplit
 
 from crossfold_trainer.contract import progress as contract
 from crossfold_trainer.contract.config import RunConfig
-from crossfold_trainer.contract.curve import CurvePoint, curve_of
+from crossfold_trainer.contract.curve import CurvePoint
 from crossfold_trainer.contract.progress import ProgressReport
-from crossfold_trainer.contract.scoring import run_score, score_direction
 from crossfold_trainer.meter import Meter
 
 if TYPE_CHECKING:
@@ -185,7 +184,7 @@ def report_of(
         batches: batches of an epoch.
         meter: the time of this attempt.
         start: the fraction at which this attempt began.
-        curve: its scores so far, as `scores_so_far` says.
+        curve: its scores so far, as `curve.scores_so_far` says.
     """
     epochs = config.trainer.max_epochs
     fraction = fraction_of(progress, batches, epochs)
@@ -205,16 +204,6 @@ def report_of(
         metrics=_reported(kept),
         curve=list(curve),
     )
-
-
-def scores_so_far(config: RunConfig, progress: "Progress") -> list[CurvePoint]:
-    """The run's scores at the epochs that its configuration names, all attempts together."""
-    reached = [epoch for epoch in config.curve_epochs if epoch <= progress.epoch]
-    if not reached:
-        return []
-    scored = ((int(row["epoch"]) + 1, run_score(row, config.objective)) for row in progress.history)
-    comparable = [(epoch, score.value) for epoch, score in scored if score.stable and score.value is not None]
-    return curve_of(comparable, reached, score_direction(config.objective))
 
 
 def _reported(metrics: Mapping[str, float]) -> dict[str, float | None]:
