@@ -15,8 +15,10 @@ EXTRAS := operator trainer cli
 # Resolved apart from the others: they run in an environment of their own.
 APART := trackers trackers-test
 PYTEST_ARGS ?=
+ROUNDS ?= 20
+STEADY := tests/component/trainer/test_resume.py tests/component/trainer/test_faults.py
 
-.PHONY: help env trackers-env demo test unit verify gen lock bench-search bench-trainer cluster-up cluster-down images watch clean
+.PHONY: help env trackers-env demo test unit steady verify gen lock bench-search bench-trainer cluster-up cluster-down images watch clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | column -t -s $$'\t'
@@ -54,6 +56,12 @@ test: env trackers-env cluster-up images  ## every test, from unit to end-to-end
 unit: env  ## the tests that need no cluster
 	@$(PY) -m pytest -m "not cluster and not images" $(PYTEST_ARGS)
 
+steady: env  ## the tests of resuming and of failing storage, ROUNDS (20) times in a row, each time with other seeds
+	@for round in $$(seq $(ROUNDS)); do \
+	  echo "round $$round of $(ROUNDS)"; \
+	  CROSSFOLD_TEST_ROUND=$$round $(PY) -m pytest -q $(STEADY) $(PYTEST_ARGS); \
+	done
+
 verify: env cluster-up  ## lint, types, layers, generated files, locks, chart and manifests
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
@@ -71,7 +79,7 @@ lock: $(UV)  ## make the locks anew, with hashes and without the names of hosts
 	@for extra in $(EXTRAS); do .ci/compile-lock $(UV) $$extra locks/$$extra.txt -c locks/dev.txt; done
 	@for extra in $(APART); do .ci/compile-lock $(UV) $$extra locks/$$extra.txt; done
 
-bench-trainer: env  ## the trainer's speed: data path, start-up, steps (about 10 minutes; keep the machine quiet)
+bench-trainer: env  ## the trainer's speed: data path, start-up, steps (about 6 minutes; keep the machine quiet)
 	@PATH="$(dir $(UV)):$$PATH" PYTHONPATH=. $(PY) -m benchmarks.trainer
 
 bench-search: env  ## racing and the sampler beside other rules and plain Optuna (about 15 minutes)

@@ -16,6 +16,8 @@ import pytest
 from tests.controlplane import ControlPlane, Kubectl
 
 ROOT = Path(__file__).resolve().parent.parent
+ROUND = int(os.environ.get("CROSSFOLD_TEST_ROUND", "0"))
+"""Which repetition this is: tests that draw at random draw otherwise in each (`make steady`)."""
 CHART = ROOT / "charts" / "crossfold"
 
 

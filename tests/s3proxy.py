@@ -44,12 +44,15 @@ class Faults:
     """How many of the answers it happens to."""
     times: int = 10**9
     """How often it happens to an object at most."""
+    in_a_row: int = 10**9
+    """How often it happens to an object in a row at most."""
     only: str = "/data.zarr/[xy]/c/"
     """A pattern in the paths of objects that it may happen to."""
     seed: int = 0
     asked: Counter[str] = field(default_factory=Counter)
     """How often each path was asked for."""
     done: Counter[Fault] = field(default_factory=Counter)
+    _row: Counter[str] = field(default_factory=Counter)
 
     def next(self, path: str) -> Fault | None:
         """What happens to this answer: a function of the seed, the path and how often it was asked for."""
@@ -57,10 +60,12 @@ class Faults:
         if not self.kinds or self.asked[path] > self.times or not re.search(self.only, path):
             return None
         chance = Random(f"{self.seed}/{path}/{self.asked[path]}")
-        if chance.random() >= self.share:
+        if chance.random() >= self.share or self._row[path] >= self.in_a_row:
+            self._row[path] = 0
             return None
         kind = chance.choice(self.kinds)
         self.done[kind] += 1
+        self._row[path] += 1
         return kind
 
     @property
@@ -91,15 +96,21 @@ def faulty(upstream: str, faults: Faults) -> Iterator[Proxy]:
     loop = asyncio.new_event_loop()
     ready, stopped = threading.Event(), asyncio.Event()
     ports: list[int] = []
+    connections: set[asyncio.Task[None]] = set()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        with contextlib.closing(writer), contextlib.suppress(OSError, asyncio.IncompleteReadError):
             while await _one(reader, writer, faults, target.hostname or "", target.port or 80):
                 pass
-        writer.close()
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # As tasks of ours: of its own, asyncio asks how they ended, and complains of those that are cancelled.
+        task = loop.create_task(handle(reader, writer))
+        connections.add(task)
+        task.add_done_callback(connections.discard)
 
     async def serve() -> None:
-        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        server = await asyncio.start_server(connected, "127.0.0.1", 0)
         ports.append(server.sockets[0].getsockname()[1])
         ready.set()
         await stopped.wait()

@@ -1,6 +1,5 @@
 """darts' way to read: group and arrays are opened again for every patch, through fsspec, in worker processes."""
 
-import subprocess
 import sys
 import time
 from functools import cache
@@ -12,25 +11,21 @@ import zarr
 from torch.utils.data import DataLoader, Dataset
 from zarr.storage import FsspecStore, LocalStore
 
+from benchmarks.trainer.apart import installed
+
 WORKERS = 2
 BATCH = 8
-FOLDER = Path(".state/benchmarks/s3fs")
-"""s3fs is needed here alone, so that it is no dependency: it is installed into a folder of its own."""
 
 
 @cache
 def s3fs_folder() -> Path | None:
     """The folder with s3fs, installed when it is not there; None when it cannot be."""
-    if not (FOLDER / "s3fs").is_dir():
-        command = ["uv", "pip", "install", "-q", "--target", str(FOLDER), "--python", sys.executable, "s3fs>=2025"]
-        try:
-            subprocess.run(command, check=True)
-        except (OSError, subprocess.CalledProcessError):
-            return None
-    return FOLDER.absolute()
+    return installed("s3fs", "s3fs>=2025")
 
 
-class _Patches(Dataset[tuple[Any, Any]]):
+class Patches(Dataset[tuple[Any, Any]]):
+    """Patches that are read one by one, as x (C, H, W) float32 and y (H, W) uint8; options are s3fs'."""
+
     def __init__(self, path: str, options: dict[str, Any], n: int) -> None:
         self._path, self._options, self._n = path, options, n
 
@@ -62,7 +57,7 @@ def darts_calls(path: str, n: int, options: dict[str, Any]) -> float:
     """
     loaded = iter(
         DataLoader(
-            _Patches(path, options, n), batch_size=BATCH, num_workers=WORKERS, multiprocessing_context="forkserver"
+            Patches(path, options, n), batch_size=BATCH, num_workers=WORKERS, multiprocessing_context="forkserver"
         )
     )
     next(loaded)  # starting the workers does not count

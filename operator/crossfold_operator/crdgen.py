@@ -208,6 +208,10 @@ def name_rules(kind: Kind) -> tuple[Rule, ...]:
             f"self.metadata.name.matches('{NAME_PATTERN}')",
             "metadata.name takes lower-case letters, digits and '-' only: it becomes a label",
         ),
+        Rule(
+            "!has(self.spec.trainer) || self.spec.trainer.nodes == 1 || self.metadata.name.matches('^[a-z]')",
+            "metadata.name begins with a letter where trainer.nodes is above 1: it becomes a Service's",
+        ),
     )
 
 

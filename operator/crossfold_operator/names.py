@@ -15,6 +15,8 @@ LABEL_TRIAL = f"{GROUP}/trial"
 LABEL_FOLD = f"{GROUP}/fold"
 LABEL_SEED = f"{GROUP}/seed"
 LABEL_ATTEMPT = f"{GROUP}/attempt"
+LABEL_NODE = "batch.kubernetes.io/job-completion-index"
+"""Which node of its Job a pod is; Kubernetes sets it in Indexed Jobs."""
 RESERVED_LABEL_DOMAINS = (GROUP, "kueue.x-k8s.io")
 
 CACHE_VOLUME = "data-cache"
@@ -33,6 +35,7 @@ class Kind(StrEnum):
     TRAIN_RUN = "TrainRun"
     JOB = "Job"
     POD = "Pod"
+    SERVICE = "Service"
 
 
 OWN_KINDS = (Kind.TUNE, Kind.CROSS_VALIDATION, Kind.TRAIN_RUN)
@@ -42,6 +45,7 @@ PLURALS = {
     Kind.TRAIN_RUN: "trainruns",
     Kind.JOB: "jobs",
     Kind.POD: "pods",
+    Kind.SERVICE: "services",
 }
 API_VERSIONS = {
     Kind.TUNE: API_VERSION,
@@ -49,6 +53,7 @@ API_VERSIONS = {
     Kind.TRAIN_RUN: API_VERSION,
     Kind.JOB: "batch/v1",
     Kind.POD: "v1",
+    Kind.SERVICE: "v1",
 }
 
 

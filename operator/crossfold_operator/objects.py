@@ -29,6 +29,8 @@ Obj = dict[str, Any]
 TRAINER_USER = 65532
 """User and group of the trainer's image."""
 MANAGED = {names.LABEL_MANAGED_BY: "crossfold"}
+RENDEZVOUS_PORT = 29500
+"""Where the first of several nodes waits for the others; torchrun's."""
 _PROGRESS_TOKEN: Obj = {
     "serviceAccountToken": {
         "audience": progress.AUDIENCE,
@@ -171,15 +173,8 @@ def job(
     run: Mapping[str, Any], spec: TrainRunSpec, config: RunConfig, attempt: int, image: str, *, progress_url: str = ""
 ) -> Obj:
     """The Job of one attempt of a run; it reports its progress to the URL, where there is one."""
-    meta, template = run["metadata"], spec.template
-    own = {key: value for key, value in meta.get("labels", {}).items() if key.startswith(f"{names.GROUP}/")}
-    labels = {
-        **template.labels,
-        **own,
-        names.LABEL_TRAIN_RUN: meta["name"],
-        names.LABEL_ATTEMPT: str(attempt),
-        **MANAGED,
-    }
+    meta, template, nodes = run["metadata"], spec.template, spec.trainer.nodes
+    labels = {**template.labels, **_own_labels(run), names.LABEL_ATTEMPT: str(attempt), **MANAGED}
     annotations: Obj = {"annotations": dict(template.annotations)} if template.annotations else {}
     content: Obj = {
         "backoffLimit": 0,
@@ -190,11 +185,43 @@ def job(
             "spec": _pod_spec(template, config.model_copy(update={"attempt": attempt}), image, progress_url),
         },
     }
+    if nodes > 1:
+        content |= {"completionMode": "Indexed", "completions": nodes, "parallelism": nodes}
+        _join_nodes(content["template"]["spec"], meta["name"], names.job_name(meta["name"], attempt))
     if template.active_deadline_seconds is not None:
         content["activeDeadlineSeconds"] = template.active_deadline_seconds
     manifest = _child(Kind.JOB, run, names.job_name(meta["name"], attempt), labels, content)
     manifest["metadata"] |= annotations
     return manifest
+
+
+def service(run: Mapping[str, Any]) -> Obj:
+    """The headless Service by which the pods of a run of several nodes find each other, before they are ready."""
+    name = run["metadata"]["name"]
+    content = {
+        "clusterIP": "None",
+        "publishNotReadyAddresses": True,
+        "selector": {names.LABEL_TRAIN_RUN: name},
+        "ports": [{"name": "rendezvous", "port": RENDEZVOUS_PORT}],
+    }
+    return _child(Kind.SERVICE, run, name, _own_labels(run), content)
+
+
+def _own_labels(run: Mapping[str, Any]) -> dict[str, str]:
+    meta = run["metadata"]
+    own = {key: value for key, value in meta.get("labels", {}).items() if key.startswith(f"{names.GROUP}/")}
+    return {**own, names.LABEL_TRAIN_RUN: meta["name"]}
+
+
+def _join_nodes(pod: Obj, run: str, job_name: str) -> None:
+    """Tell a pod, in place, where the first one is: an Indexed Job calls it {job}-0, below its Service."""
+    pod["subdomain"] = run
+    first = [
+        {"name": "MASTER_ADDR", "value": f"{job_name}-0.{run}"},
+        {"name": "MASTER_PORT", "value": str(RENDEZVOUS_PORT)},
+    ]
+    (container,) = pod["containers"]
+    container["env"][2:2] = first
 
 
 def _failure_rule(code: int | None) -> Obj:

@@ -11,7 +11,7 @@ from crossfold_operator.api.trainrun import TrainRunSpec
 from crossfold_operator.api.tune import TuneSpec
 from crossfold_operator.search.space import space_of
 from crossfold_operator.search.validity import search_problems
-from crossfold_trainer.contract.hyperparameters import canonical_name, name_problem, value_problem
+from crossfold_trainer.contract.hyperparameters import HYPERPARAMETERS, canonical_name, name_problem, value_problem
 from crossfold_trainer.contract.scoring import score_range
 
 MAX_PROBLEMS = 20
@@ -51,7 +51,22 @@ def of_spec(spec: TuneSpec | CrossValidationSpec | TrainRunSpec) -> list[str]:
         found = [*searched, *of_values(spec.fixed, "spec.fixed"), *_of_target(spec)]
     else:
         found = of_values(spec.hyperparameters, "spec.hyperparameters")
-    return found[:MAX_PROBLEMS] or _stale(spec)
+    return found[:MAX_PROBLEMS] or _stale(spec) or _of_batch(spec)
+
+
+def _of_batch(spec: TuneSpec | CrossValidationSpec | TrainRunSpec) -> list[str]:
+    """A batch of fewer patches than there are devices that share it."""
+    fixed = spec.fixed if isinstance(spec, TuneSpec) else spec.hyperparameters
+    given = {canonical_name(item.name): item.value for item in fixed}
+    least = given.get("batch_size", HYPERPARAMETERS["batch_size"].default)
+    for parameter in spec.parameters if isinstance(spec, TuneSpec) else ():
+        if canonical_name(parameter.name) == "batch_size":
+            least = min(parameter.values) if parameter.values else parameter.min  # type: ignore[type-var]
+    devices = spec.trainer.processes
+    if least >= devices:
+        return []
+    text = f"{devices} devices, all nodes together, cannot share a batch of {least:g}"
+    return [f"spec.trainer: {text}: raise batch_size, or lower devices or nodes"]
 
 
 def _of_target(spec: TuneSpec) -> list[str]:

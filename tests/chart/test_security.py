@@ -51,6 +51,7 @@ def test_exactly_what_it_needs(render, values):
         }
     expected |= {("batch", "jobs", v) for v in ("get", "list", "watch", "create", "delete")}
     expected |= {("", "pods", v) for v in ("get", "list", "watch")}
+    expected |= {("", "services", v) for v in ("get", "list", "watch", "create")}
     expected |= {("", "events", v) for v in ("get", "list", "create", "patch")}
     expected |= {("coordination.k8s.io", "leases", v) for v in ("get", "update", "create")}
     if values == CLUSTER_WIDE:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from crossfold_operator.leader import LEASE_SECONDS, RETRY_SECONDS
 from tests.controlplane import ControlPlane, free_ports
 
 pytestmark = pytest.mark.cluster
@@ -42,7 +43,7 @@ class Operator:
     def get(self, path: str) -> tuple[int, str]:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+            with opener.open(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -126,7 +127,7 @@ def test_from_start_to_sigterm(control_plane: ControlPlane, space: str, start: S
     assert 'crossfold_reconcile_seconds_count{kind="TrainRun"}' in metrics
 
     operator.process.send_signal(signal.SIGTERM)
-    assert operator.process.wait(10) == 0
+    assert operator.process.wait(60) == 0
     assert all({"ts", "level", "logger", "message"} <= set(record) for record in operator.records())
     assert any(r.get("reason") == "JobCreated" and r["object"] == f"TrainRun/{space}/a" for r in operator.records())
     assert not any("traceback" in record for record in operator.records())
@@ -151,11 +152,12 @@ def test_one_works_and_another_takes_over(control_plane: ControlPlane, space: st
     second = start()
     eventually(lambda: second.says("standing by"), "the second")
     first.process.send_signal(signal.SIGTERM)
-    assert eventually(lambda: second.says("working"), "a graceful takeover") <= 5
+    # Less than what is left of a Lease that nobody gave up. tests/unit/test_leader.py has the exact times.
+    assert eventually(lambda: second.says("working"), "a graceful takeover") < LEASE_SECONDS - RETRY_SECONDS - 1
     third = start()
     eventually(lambda: third.says("standing by"), "the third")
     second.process.kill()
-    assert eventually(lambda: third.says("working"), "a takeover after a crash") <= 21
+    eventually(lambda: third.says("working"), "a takeover after a crash", 60)
     apply_run(control_plane, space, "a")
     eventually(lambda: has_job(control_plane, space, "a"), "a Job")
 
@@ -167,10 +169,11 @@ def test_an_api_server_that_comes_back(control_plane: ControlPlane, space: str, 
     apply_run(control_plane, space, "a")
     eventually(lambda: has_job(control_plane, space, "a"), "a Job")
     control_plane.kill_api()
-    time.sleep(15)
-    assert operator.get("/healthz")[0] == 200
+    time.sleep(LEASE_SECONDS)
     # The Lease could not be renewed: whoever else is there may have it.
-    assert operator.says("standing by" if election == "true" else "working")
+    left = "standing by" if election == "true" else "working"
+    eventually(lambda: operator.says(left), f"{left} without an API server", 60)
+    assert operator.get("/healthz")[0] == 200
     control_plane.start_api()
     control_plane.kubectl("delete", "job", "a", "-n", space, "--wait=false")
     apply_run(control_plane, space, "b")

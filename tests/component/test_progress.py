@@ -81,7 +81,11 @@ def test_a_pod_may_speak_of_its_own_run_alone(
     space: str,
     start: Start,
     pods: Pods,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(
+        "crossfold_trainer.live.PATIENCE_S", 60.0
+    )  # a report that is late is lost, and none may be here
     operator: Operator = start(CROSSFOLD_PROGRESS_URL="http://operator.test:8080", CROSSFOLD_PROGRESS_SECONDS="1")
     eventually(lambda: operator.says("working"), "readiness")
     for name in ("mine", "other"):

@@ -20,6 +20,8 @@ from tests.conftest import ROOT, Kubectl
 QUICKSTART = ROOT / "examples" / "quickstart"
 OWN = ("tune", "crossvalidation", "trainrun")
 Obj = dict[str, Any]
+ENDLESS = {"maxEpochs": 10_000, "checkValEveryNEpoch": 1, "earlyStoppingPatience": None}
+"""Settings of a training that ends when it is ended."""
 
 
 def full(kind: str) -> str:

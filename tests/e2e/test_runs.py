@@ -1,13 +1,14 @@
 """Single runs in real containers: what can go wrong, how it is classed, what it says, and what comes after."""
 
 import base64
+import csv
 
 import pytest
 
 from devcluster import install
 from devcluster.paths import default_state
 from tests.conftest import Kubectl
-from tests.e2e.conftest import World, condition
+from tests.e2e.conftest import ENDLESS, Obj, World, condition
 
 pytestmark = [pytest.mark.cluster, pytest.mark.images, pytest.mark.timeout(600)]
 
@@ -43,27 +44,38 @@ def test_a_run_leaves_everything_behind(world: World) -> None:
     assert not world.list("jobs")
 
 
+@pytest.mark.timeout(1200)
 def test_a_deleted_pod_and_a_deleted_job(world: World, kubectl: Kubectl) -> None:
-    long = world.train_run(trainer={"maxEpochs": 8, "checkValEveryNEpoch": 1})
-    world.apply("TrainRun", "pod-goes", long)
-    world.apply("TrainRun", "job-goes", {**long, "fold": 1})
-    for name in ("pod-goes", "job-goes"):
-        world.phase("trainrun", name, "Running")
-    first_uid = world.get("job", "job-goes")["metadata"]["uid"]
-    kubectl("delete", "pod", "-l", "crossfold.dev/train-run=pod-goes", "-n", world.namespace, "--wait=false")
-    kubectl("delete", "job", "job-goes", "-n", world.namespace, "--wait=false")
-    pod_goes = world.phase("trainrun", "pod-goes", "Succeeded", "Failed")["status"]
-    assert (pod_goes["phase"], pod_goes["attempt"], pod_goes["preemptions"], pod_goes["crashes"]) == (
-        "Succeeded",
-        2,
-        1,
-        0,
-    )
-    job_goes = world.phase("trainrun", "job-goes", "Succeeded", "Failed")["status"]
-    assert (job_goes["phase"], job_goes["job"]) == ("Succeeded", "job-goes")
-    assert world.get("job", "job-goes")["metadata"]["uid"] != first_uid
-    for status in (pod_goes, job_goes):
-        assert status["epochs"] == 8, "it went on where it was"
+    epochs = 30
+    long = world.train_run(trainer={"maxEpochs": epochs, "checkValEveryNEpoch": 1, "earlyStoppingPatience": None})
+    deleted = {"pod-goes": ("pod", "-l", "crossfold.dev/train-run=pod-goes"), "job-goes": ("job", "job-goes")}
+    for fold, name in enumerate(deleted):
+        world.apply("TrainRun", name, {**long, "fold": fold})
+
+    def has_a_checkpoint(run: Obj) -> bool:
+        assert run["status"].get("phase") not in ("Succeeded", "Failed"), "it ended before it was disturbed"
+        return run["status"].get("epoch", 0) >= 1 and any(
+            world.artifacts(run["status"]["artifactUri"]).glob("checkpoints/state-*.ckpt")
+        )
+
+    uids = {}
+    for name, what in deleted.items():
+        world.wait("trainrun", name, has_a_checkpoint)
+        uids[name] = world.get("job", name)["metadata"]["uid"]
+        kubectl("delete", *what, "-n", world.namespace, "--wait=false")
+    for name, attempts in (("pod-goes", 2), ("job-goes", 1)):
+        status = world.phase("trainrun", name, "Succeeded", "Failed", seconds=500)["status"]
+        assert (status["phase"], status["attempt"], status["crashes"]) == ("Succeeded", attempts, 0)
+        assert status["preemptions"] == attempts - 1
+        assert status["epochs"] == epochs
+        folder = world.artifacts(status["artifactUri"])
+        log = (folder / "log.txt").read_text()
+        assert "resumed at step " in log
+        assert f"epoch 1/{epochs} " not in log, "it went on where it was"
+        rows = csv.DictReader((folder / "metrics.csv").read_text().splitlines())
+        assert [int(row["epoch"]) for row in rows] == list(range(epochs)), "each epoch counts once"
+    assert world.get("job", "pod-goes")["metadata"]["uid"] == uids["pod-goes"]
+    assert world.get("job", "job-goes")["metadata"]["uid"] != uids["job-goes"]
 
 
 def test_a_crash_is_retried_and_then_fails(world: World) -> None:
@@ -130,7 +142,7 @@ def test_an_unknown_hyperparameter_and_an_unfit_value(world: World, kubectl: Kub
     assert "learning_rate" in refused
     spec["hyperparameters"] = [{"name": "learning_rate", "value": "fast"}]
     world.apply("TrainRun", "unfit", spec)
-    shown = world.wait("trainrun", "unfit", lambda r: condition(r, "Valid").get("status") == "False", seconds=20)
+    shown = world.wait("trainrun", "unfit", lambda r: condition(r, "Valid").get("status") == "False")
     assert "learning_rate" in condition(shown, "Valid")["message"]
     assert not world.list("jobs")
 
@@ -144,7 +156,7 @@ def test_an_image_that_cannot_be_pulled_is_explained(world: World) -> None:
 
 
 def test_the_epoch_moves_while_a_run_trains(world: World) -> None:
-    world.apply("TrainRun", "long", world.train_run(trainer={"maxEpochs": 10_000, "checkValEveryNEpoch": 1}))
+    world.apply("TrainRun", "long", world.train_run(trainer=ENDLESS))
     first = world.wait("trainrun", "long", lambda r: r["status"].get("epoch") and r["status"].get("score"))["status"]
     assert first["phase"] == "Running"
     assert first["summary"]["epoch"] == f"{first['epoch']}/10000"

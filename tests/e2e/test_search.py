@@ -13,9 +13,9 @@ import pytest
 from devcluster import install
 from devcluster.paths import default_state
 from tests.conftest import Kubectl
-from tests.e2e.conftest import Obj, World, condition
+from tests.e2e.conftest import ENDLESS, Obj, World, condition
 
-pytestmark = [pytest.mark.cluster, pytest.mark.images, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.images, pytest.mark.timeout(1500)]
 
 
 def outcome(world: World, tune: str) -> dict[str, Obj]:
@@ -59,11 +59,13 @@ def check_tree(world: World, tune: str) -> Obj:
 def test_grid_undisturbed_and_killed(
     world: World, kubectl: Kubectl, helm: Path, cluster_environment: dict[str, str]
 ) -> None:
-    world.apply("Tune", "calm", world.grid())
-    world.phase("tune", "calm", "Complete")
+    # Longer than it takes to find and to kill a trainer.
+    epochs = {"maxEpochs": 8, "checkValEveryNEpoch": 1, "earlyStoppingPatience": None}
+    world.apply("Tune", "calm", world.grid(trainer=epochs))
+    world.phase("tune", "calm", "Complete", seconds=400)
     check_tree(world, "calm")
 
-    world.apply("Tune", "storm", world.grid())
+    world.apply("Tune", "storm", world.grid(trainer=epochs))
     world.wait("tune", "storm", lambda t: t["status"].get("runs", {}).get("running", 0) >= 1)
     first = {cv["metadata"]["name"]: cv["spec"]["hyperparameters"] for cv in world.list("crossvalidations")}
     # A trainer, by the kernel; its container goes with it.
@@ -126,7 +128,8 @@ def one_process(*words: str) -> int:
 
 
 def test_suspend_and_resume(world: World, kubectl: Kubectl) -> None:
-    world.apply("Tune", "pause", world.grid(maxTrials=1, trainer={"maxEpochs": 12, "checkValEveryNEpoch": 1}))
+    long = {"maxEpochs": 20, "checkValEveryNEpoch": 1, "earlyStoppingPatience": None}
+    world.apply("Tune", "pause", world.grid(maxTrials=1, trainer=long))
     world.wait("tune", "pause", lambda t: t["status"].get("runs", {}).get("running", 0) == 2)
     kubectl(
         "patch",
@@ -161,7 +164,7 @@ def test_suspend_and_resume(world: World, kubectl: Kubectl) -> None:
 
 
 def test_deleting_a_tune_stops_everything_and_keeps_artifacts(world: World, kubectl: Kubectl) -> None:
-    world.apply("Tune", "gone", world.grid(trainer={"maxEpochs": 50, "checkValEveryNEpoch": 1}))
+    world.apply("Tune", "gone", world.grid(trainer=ENDLESS))
     running = world.wait("tune", "gone", lambda t: t["status"].get("runs", {}).get("running", 0) >= 1)
     run = world.list("trainruns")[0]
     world.wait("trainrun", run["metadata"]["name"], lambda r: r["status"].get("artifactUri"))

@@ -170,7 +170,8 @@ class World:
         state: Obj = {"running": {"startedAt": self.cluster.clock.text}}
         if ending.waiting is not None:
             state = {"waiting": {"reason": ending.waiting[0], "message": ending.waiting[1]}}
-        self._pod(job, state)
+        for name in self._pods(job):
+            self._pod(job, name, state)
         self.cluster.apply({**_head(job), "status": {"active": 1, "startTime": self.cluster.clock.text}})
 
     def end(self, job: Obj) -> None:
@@ -189,10 +190,12 @@ class World:
             "reason": ending.reason,
         }
         conditions = [{"type": "DisruptionTarget", "status": "True"}] if ending.disrupted else []
-        if ending.pod_gone:
-            self.cluster.remove(pod_key)
-        else:
-            self._pod(job, {"terminated": terminated}, conditions)
+        for name in self._pods(job):
+            if ending.pod_gone:
+                self.cluster.remove(pod_key._replace(name=name))
+            else:
+                self._pod(job, name, {"terminated": terminated}, conditions)
+                terminated = {**terminated, "message": ""}  # the first node's alone
         kind, reason, text = ending.condition or _job_condition(ending)
         condition = {
             "type": kind,
@@ -245,17 +248,23 @@ class World:
         labels = job["metadata"]["labels"]
         return self.script(labels[names.LABEL_TRAIN_RUN], int(labels[names.LABEL_ATTEMPT]))
 
-    def _pod(self, job: Obj, state: Obj, conditions: list[Obj] | None = None) -> None:
+    def _pods(self, job: Obj) -> list[str]:
+        """Names of a Job's pods, one a node."""
+        nodes = job["spec"].get("completions", 1)
+        return [f"{job['metadata']['name']}-pod{number or ''}" for number in range(nodes)]
+
+    def _pod(self, job: Obj, name: str, state: Obj, conditions: list[Obj] | None = None) -> None:
         meta = job["metadata"]
+        index = name.rpartition("-pod")[2] or "0"
         owner = {"apiVersion": "batch/v1", "kind": "Job", "name": meta["name"], "uid": meta["uid"], "controller": True}
         self.cluster.apply(
             {
                 "apiVersion": "v1",
                 "kind": "Pod",
                 "metadata": {
-                    "name": f"{meta['name']}-pod",
+                    "name": name,
                     "namespace": meta["namespace"],
-                    "labels": meta["labels"],
+                    "labels": {**meta["labels"], names.LABEL_NODE: index},
                     "ownerReferences": [owner],
                 },
                 "spec": {"nodeName": "node-1"},

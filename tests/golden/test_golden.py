@@ -102,7 +102,7 @@ def _told(obj: Obj) -> Obj:
         for variable in container["env"]:
             if variable["name"] == "CROSSFOLD_CONFIG":
                 variable["value"] = json.loads(variable["value"])
-    else:
+    elif told["kind"] in OWN_KINDS:
         told["spec"] = _without_defaults(told)
     return told
 

@@ -3,6 +3,13 @@
 The order is that of cost: what can be refused or repeated without importing torch is, and `result.json` comes last.
 """
 
+from crossfold_trainer.interrupt import Interrupt
+
+if __name__ == "__main__":
+    # A pod may be deleted while the rest is imported. Process 1 of a container gets no signal that it does not handle.
+    INTERRUPT = Interrupt()
+    INTERRUPT.install()
+
 import contextlib
 import logging
 import math
@@ -16,6 +23,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from crossfold_trainer import artifacts, launch
@@ -25,6 +34,7 @@ from crossfold_trainer.contract import hyperparameters as hp
 from crossfold_trainer.contract.config import (
     CONFIG_VARIABLE,
     TERMINATION_VARIABLE,
+    OutOfMemoryPolicy,
     RunConfig,
     TrackingSpec,
     config_digest,
@@ -42,8 +52,16 @@ from crossfold_trainer.contract.result import (
 from crossfold_trainer.contract.scoring import run_score
 from crossfold_trainer.curve import scores_so_far
 from crossfold_trainer.data import open_dataset
-from crossfold_trainer.errors import AcceleratorOutOfMemory, ConfigError, Fenced, Interrupted, StoreError
-from crossfold_trainer.interrupt import Interrupt
+from crossfold_trainer.errors import (
+    AcceleratorOutOfMemory,
+    ConfigError,
+    Fenced,
+    Interrupted,
+    MicroBatchTooLarge,
+    PeersLost,
+    StoreError,
+)
+from crossfold_trainer.machine import spin_less
 from crossfold_trainer.splits import make_splits
 from crossfold_trainer.store import Store
 from crossfold_trainer.task import Task
@@ -51,8 +69,9 @@ from crossfold_trainer.tracking import LogText, Tracking, read_known, speed_line
 
 if TYPE_CHECKING:
     from crossfold_trainer.devicewatch import DeviceWatch
+    from crossfold_trainer.fit import Fit
     from crossfold_trainer.meter import Meter
-    from crossfold_trainer.resume import Progress
+    from crossfold_trainer.resume import Found, Progress
 
 log = logging.getLogger("crossfold_trainer.main")
 
@@ -62,11 +81,16 @@ CRASH = 1
 OUT_OF_MEMORY_REMEDY = "lower batch_size, set retries.outOfMemory to HalveBatch, or take a smaller encoder"
 
 
-def main() -> None:
-    """Run, and exit with the code that the contract gives the outcome."""
+def main(interrupt: Interrupt | None = None) -> None:
+    """Run, and exit with the code that the contract gives the outcome.
+
+    Args:
+        interrupt: listens already; None: from now on.
+    """
     log_text = LogText()
-    interrupt = Interrupt()
-    interrupt.install()
+    if interrupt is None:
+        interrupt = Interrupt()
+        interrupt.install()
     sys.exit(run_to_exit(interrupt, log_text))
 
 
@@ -75,14 +99,19 @@ def run_to_exit(interrupt: Interrupt, log_text: LogText) -> int:
     store: list[Store] = []
     failed = partial(_failed, log_text=log_text, interrupt=interrupt)
     try:
+        interrupt.undefer()
         result = run(interrupt, log_text, store)
     except launch.WorkersEnded as end:
-        return end.code  # the one that ended so has said why
+        return end.code
     except ConfigError as error:
         return failed(Exit.CONFIG, FailureClass.CONFIG, str(error), store)
     except AcceleratorOutOfMemory as error:
+        if isinstance(error, MicroBatchTooLarge):
+            artifacts.write(store[0], Item(artifacts.HALVINGS, str(error.halvings).encode()))
         text = f"the accelerator is out of memory: {OUT_OF_MEMORY_REMEDY} ({error})"
         return failed(Exit.OUT_OF_MEMORY, FailureClass.OUT_OF_MEMORY, text, store)
+    except PeersLost as error:
+        return failed(Exit.PEERS_LOST, FailureClass.INFRASTRUCTURE, str(error), [])
     except Fenced as end:
         return failed(Exit.INTERRUPTED, FailureClass.PREEMPTED, str(end), [])
     except Interrupted as end:
@@ -101,11 +130,18 @@ def run_to_exit(interrupt: Interrupt, log_text: LogText) -> int:
 def _failed(
     code: int, kind: FailureClass, text: str, store: list[Store], *, log_text: LogText, interrupt: Interrupt
 ) -> int:
-    """Report an attempt without a result. Other than a crash, whose message is its log's last lines."""
+    """Report an attempt without a result.
+
+    A crash has its log's last lines for a message, and so has a process that lost the others: they may have said why.
+    """
+    if interrupt.ended_early and code != Exit.INTERRUPTED:
+        # Whose code the signal met made an error of its own out of it.
+        code, kind = Exit.INTERRUPTED, FailureClass.PREEMPTED
+        text = f"SIGTERM arrived before training began: {text}"
     if code == Exit.INTERRUPTED and not launch.leads():
         return int(code)
     log.error("%s (exit %d): %s", "crash" if kind is FailureClass.CRASH else kind.value, code, text)
-    if kind is not FailureClass.CRASH:
+    if kind not in (FailureClass.CRASH, FailureClass.INFRASTRUCTURE):
         write_termination_message(RunFailure(failure_class=kind, message=text[:FAILURE_TEXT_LIMIT]).text())
     for folder in store if launch.leads() else ():
         _leave_log(folder, log_text, interrupt)
@@ -193,14 +229,28 @@ def run(interrupt: Interrupt, log_text: LogText, opened: list[Store]) -> RunResu
     )  # fmt: skip
     for warning in splits.warnings:
         log.warning("warning: %s", warning)
-    launch.check(config, hyperparameters["batch_size"])
-    if config.trainer.devices > 1 and not launch.launched():
-        code = launch.launch(config.trainer.devices, interrupt)
-        done = artifacts.read_result(folder, config.digest) if code == Exit.OK else None
-        if done is None:
-            raise launch.WorkersEnded(code or CRASH)
-        return done
+    launch.check(config.trainer, hyperparameters["batch_size"])
+    if config.trainer.processes > 1 and not launch.launched():
+        return _together(config, folder, interrupt)
     return _train(Task(config, hyperparameters, data, splits), folder, interrupt, log_text, began)
+
+
+def _together(config: RunConfig, folder: Store, interrupt: Interrupt) -> RunResult:
+    """Train in several processes.
+
+    Raises:
+        WorkersEnded: they ended without a result, or this is not the node that speaks for the run.
+        Interrupted: they are to begin again with smaller micro-batches.
+    """
+    halving = config.out_of_memory is OutOfMemoryPolicy.HALVE_BATCH
+    before = artifacts.read_halvings(folder) if halving else 0
+    code = launch.launch(config.trainer, interrupt)
+    if code == Exit.OUT_OF_MEMORY and halving and artifacts.read_halvings(folder) > before:
+        raise Interrupted("out of accelerator memory: all processes begin again with half as many patches at a time")
+    done = artifacts.read_result(folder, config.digest) if code == Exit.OK and launch.leads() else None
+    if done is None:
+        raise launch.WorkersEnded(code or (CRASH if launch.leads() else Exit.OK))
+    return done
 
 
 def _check_objective(config: RunConfig) -> None:
@@ -213,6 +263,7 @@ def _check_objective(config: RunConfig) -> None:
 
 
 def _train(task: Task, folder: Store, interrupt: Interrupt, log_text: LogText, began: float) -> RunResult:
+    spin_less()
     # From here on torch is needed, whose import takes seconds.
     from crossfold_trainer import (  # noqa: PLC0415
         devicewatch,
@@ -243,10 +294,9 @@ def _train(task: Task, folder: Store, interrupt: Interrupt, log_text: LogText, b
         training = fit.Fit(
             task, uploader, tracking, log_text, interrupt, live=news, checkpoints=checkpoints, ranks=together
         )
-        state = together.from_leader(resume.find(folder, checkpoints, task.identity) if leads else None)
-        if state is not None:
-            training.restore(state)
-            log.info("resumed at step %d, epoch %d", training.progress.step, training.progress.epoch + 1)
+        found = resume.find(folder, checkpoints, task.identity) if leads else None
+        halvings = artifacts.read_halvings(folder) if leads and together.size > 1 else 0
+        _go_on(training, *together.from_leader((found, halvings)))
         if leads:
             uploader.submit(
                 [
@@ -291,6 +341,14 @@ def _train(task: Task, folder: Store, interrupt: Interrupt, log_text: LogText, b
     with contextlib.suppress(StoreError, Fenced):  # what is left over takes room and does no harm
         checkpoints.settle()
     return result
+
+
+def _go_on(training: "Fit", state: "Found | None", halvings: int) -> None:
+    """From where an earlier attempt was, and with what it learned."""
+    if state is not None:
+        training.restore(state)
+        log.info("resumed at step %d, epoch %d", training.progress.step, training.progress.epoch + 1)
+    training.begin_with(halvings)
 
 
 def performance(meter: "Meter", watch: "DeviceWatch") -> Performance:
@@ -380,18 +438,30 @@ def _splits_table(task: Task) -> bytes:
     from pyarrow import parquet  # noqa: PLC0415
 
     metadata, n = task.data.metadata, len(task.data)
-    columns: dict[str, Any] = {
-        "patch": range(n),
-        "part": task.splits.parts(n).tolist(),
-        "empty": metadata.empty,
+    optional = {"region": metadata.region, "sample_id": metadata.sample_id}
+    columns = {"patch": np.arange(n), "part": task.splits.parts(n), "empty": metadata.empty} | {
+        name: values for name, values in optional.items() if values is not None
     }
-    for name, column in (("region", metadata.region), ("sample_id", metadata.sample_id)):
-        if column is not None:
-            columns[name] = column.tolist()
+    table = pa.Table.from_arrays([_column(values) for values in columns.values()], names=list(columns))
     sink = pa.BufferOutputStream()
-    parquet.write_table(pa.table(columns), sink)
+    parquet.write_table(table, sink)
     return bytes(sink.getvalue())
 
 
+def _column(values: "NDArray[Any]") -> Any:
+    """A column of integers, strings or booleans, from its bytes: pa.array imports pandas wherever there is one."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    if values.dtype.kind == "b":
+        kind, parts = pa.bool_(), [np.packbits(values, bitorder="little")]
+    elif values.dtype.kind == "U":
+        texts = [str(value).encode() for value in values]
+        ends = np.cumsum([0, *map(len, texts)], dtype=np.int32)
+        kind, parts = pa.string(), [ends, np.frombuffer(b"".join(texts), np.uint8)]
+    else:
+        kind, parts = pa.int64(), [values.astype(np.int64)]
+    return pa.Array.from_buffers(kind, len(values), [None, *map(pa.py_buffer, parts)])
+
+
 if __name__ == "__main__":
-    main()
+    main(INTERRUPT)

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 
 from crossfold_trainer.contract.config import RunConfig
 from crossfold_trainer.contract.result import RunResult
-from crossfold_trainer.errors import StoreError
+from crossfold_trainer.errors import Fenced, StoreError
 from crossfold_trainer.store import Store, check_uri, open_store
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,8 @@ LOG = "log.txt"
 RESULT = "result.json"
 TRACKERS = "trackers.json"
 """What trackers call the run, for the next attempt."""
+HALVINGS = "halvings.txt"
+"""How often micro-batches are halved when several ranks begin: what one of them found out in an earlier attempt."""
 WANDB = "wandb"
 """Folder of an offline run of Weights & Biases."""
 BEST = "checkpoints/best.ckpt"
@@ -77,6 +79,12 @@ def write_result(store: Store, result: RunResult) -> RunResult:
     return result
 
 
+def read_halvings(store: Store) -> int:
+    """How often micro-batches are to be halved from the beginning."""
+    raw = store.read(HALVINGS) or b""
+    return int(raw) if raw.strip().isdigit() else 0
+
+
 class Checkpoint(NamedTuple):
     """A checkpoint to upload, packed by the thread that uploads it."""
 
@@ -117,7 +125,7 @@ class Uploader:
         self._waiting = NOTHING
         self._working = self._paused = self._closed = False
         self._failures = 0
-        self._error: Exception | None = None
+        self._error: Exception | Fenced | None = None
         self._thread = threading.Thread(target=self._work, name="upload", daemon=True)
         self._thread.start()
 
@@ -183,17 +191,17 @@ class Uploader:
                 if self._closed:
                     return
                 batch, self._waiting, self._working = self._waiting, NOTHING, True
-            error: Exception | None = None
+            error: Exception | Fenced | None = None
             try:
                 self._upload(batch)
-            except Exception as caught:  # noqa: BLE001 - handed to the training thread
+            except (Exception, Fenced) as caught:  # noqa: BLE001 - handed to the training thread
                 error = caught
             with self._changed:
                 self._working = False
                 self._note(batch, error)
                 self._changed.notify_all()
 
-    def _note(self, batch: Batch, error: Exception | None) -> None:
+    def _note(self, batch: Batch, error: Exception | Fenced | None) -> None:
         """After an upload: what failed waits for the next one."""
         if error is None:
             self._failures = 0

@@ -20,8 +20,11 @@ class StoreError(Exception):
     """Object storage did not answer as it should, after bounded retries: a crash, worth another attempt."""
 
 
-class Interrupted(Exception):
-    """SIGTERM arrived and what there was to save is saved (exit 75)."""
+class Interrupted(BaseException):
+    """SIGTERM arrived and what there was to save is saved (exit 75).
+
+    No Exception: the signal may arrive inside of anything, and whoever handles errors there must not take it for one.
+    """
 
 
 class Fenced(Interrupted):
@@ -34,3 +37,20 @@ class AcceleratorOutOfMemory(Exception):
 
 class Diverged(Exception):
     """The loss became non-finite: a finished run without a score (exit 0)."""
+
+
+class MicroBatchTooLarge(AcceleratorOutOfMemory):
+    """The accelerator ran out of memory, and all ranks are to begin again with smaller micro-batches (exit 75).
+
+    Attributes:
+        halvings: how often the micro-batches are to be halved from then on.
+    """
+
+    def __init__(self, text: str, halvings: int) -> None:
+        """Say what did not fit."""
+        super().__init__(text)
+        self.halvings = halvings
+
+
+class PeersLost(Exception):
+    """Other ranks are gone or were never met (exit 76)."""

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.distributed as dist
 
-from crossfold_trainer.errors import AcceleratorOutOfMemory, ConfigError
+from crossfold_trainer.errors import AcceleratorOutOfMemory, ConfigError, PeersLost
 from crossfold_trainer.precision import NO_DETERMINISTIC_KERNEL
 from crossfold_trainer.step import NEEDS_MORE_THAN_ONE
 
@@ -16,6 +17,8 @@ OUT_OF_MEMORY = (
     "ALLOCATION_FAILED",
 )
 """The driver's and the libraries' words for it; torch's own allocator raises torch.OutOfMemoryError."""
+LOST_CONNECTION = "gloo/transport"
+"""Where gloo's errors of connections come from; NCCL's are torch.distributed's own."""
 
 
 @contextmanager
@@ -25,6 +28,7 @@ def explained(batch_size: int) -> Iterator[None]:
     Raises:
         AcceleratorOutOfMemory: the accelerator's memory does not suffice.
         ConfigError: an operation has no deterministic kernel, or a batch is too small for batch normalisation.
+        PeersLost: another rank is gone.
     """
     try:
         yield
@@ -43,6 +47,8 @@ def meaning_of(error: Exception, batch_size: int) -> Exception | None:
         isinstance(error, RuntimeError) and any(words in text for words in OUT_OF_MEMORY)
     ):
         return AcceleratorOutOfMemory(first)
+    if isinstance(error, dist.DistError) or LOST_CONNECTION in text:
+        return PeersLost(f"another process is gone, whose own log says why ({first[-300:]})")
     if NO_DETERMINISTIC_KERNEL in text:
         operation = text.partition(NO_DETERMINISTIC_KERNEL)[0].strip()
         return ConfigError(

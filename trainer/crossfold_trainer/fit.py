@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossfold_trainer import figures, plots, resume
+from crossfold_trainer import figures, plots, resume, spread
 from crossfold_trainer.artifacts import Checkpoint, Item, Uploader
 from crossfold_trainer.checkpoints import CheckpointLog
 from crossfold_trainer.contract.config import OutOfMemoryPolicy
@@ -72,6 +72,7 @@ class Fit:
         self.identity = task.identity
         self.progress = Progress()
         self._ranks = ranks
+        self._sharded = spread.is_sharded(config.trainer.strategy, ranks)
         self.device = ranks.device()
         self._uploader = uploader
         self._tracking = tracking
@@ -88,9 +89,15 @@ class Fit:
 
         torch.manual_seed(config.seed)
         model = starting_model(task)
-        self._model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        layout = torch.contiguous_format if self._sharded else torch.channels_last
+        self._model = model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
         if config.trainer.compile:
             compile_model(self._model, self.device)
+        computing: torch.nn.Module = self._model
+        if self._sharded:
+            spread.shard(self._model.network, self.device, ranks)
+        elif ranks.size > 1:
+            computing = spread.replicate(self._model, self.device)
         self._optimiser = torch.optim.AdamW(self._model.parameters(), lr=hyperparameters["learning_rate"], fused=True)
         if hyperparameters["augment"]:
             from crossfold_trainer.transforms import compose  # noqa: PLC0415 - only where wanted
@@ -100,17 +107,19 @@ class Fit:
             self._augment = lambda x, y: (x, y)
         used = np.union1d(splits.train, splits.val)
         self._loader = Loader(
-            data, used, self.device, config.trainer.num_workers, config.trainer.in_memory, processes=ranks.size
+            data, used, self.device, config.trainer.num_workers, config.trainer.in_memory, processes=ranks.local_size
         )
         self._criterion = make_criterion(config.trainer, hyperparameters, data.labels)
         self._step = TrainStep(
-            self._model,
+            computing,
             self._optimiser,
             self._criterion,
             self.numerics,
             config.trainer.gradient_clip,
             halve=config.out_of_memory is OutOfMemoryPolicy.HALVE_BATCH,
             ranks=ranks,
+            share=ranks.least(hyperparameters["batch_size"]) if ranks.size > 1 else None,
+            record=self._recordable(),
         )
         self._step.metrics = PixelMetrics(self.device, data.labels, curves=False)
         self._losses = LossReader(self.device)
@@ -154,6 +163,14 @@ class Fit:
                 " grace period (template.terminationGracePeriodSeconds); the one before it counts"
             ) from None
         return Outcome.TRAINED, reason
+
+    def _recordable(self) -> bool:
+        """Whether steps can be recorded as a CUDA graph, and are to be."""
+        settings = self.config.trainer
+        alone = self._cuda and self._ranks.size == 1
+        # A gradient scaler decides on the host; a compiled model and a search for NaNs have their own ways.
+        bare = not (settings.compile or settings.detect_anomaly or self.numerics.scaler().is_enabled())
+        return settings.cuda_graphs and alone and bare
 
     @property
     def halvings(self) -> int:
@@ -200,7 +217,7 @@ class Fit:
         progress.epoch, progress.batch = epoch + 1, 0
         if progress.epoch in self.config.curve_epochs:
             self._curve = scores_so_far(self.config, progress)
-        self._step.metrics = PixelMetrics(self.device, self.data.labels, curves=False)
+        self._step.metrics.reset()
         self._tracking.scalars(
             {name: value for name, value in row.items() if name not in ("epoch", "step")}, progress.step
         )
@@ -228,7 +245,8 @@ class Fit:
         self._model.train()
         self._batches = len(batches)
         self._report()
-        loaded = self.meter.batches(self._loader.batches(micro))
+        batch_size: int = self.hp["batch_size"]
+        loaded = self.meter.batches(self._loader.batches(micro), batch_size, lambda: self._loader.waited)
         while batch := list(islice(loaded, per_step)):
             # Every draw of a step depends on (seed, step) and the rank alone: a resumed run draws the same.
             torch.manual_seed(_step_seed(self.config.seed, progress.step, self._ranks.rank))
@@ -309,57 +327,68 @@ class Fit:
         metrics = PixelMetrics(self.device, self.data.labels, curves=True)
         samples: list[figures.Sample] = []
         batches = ordered_batches(self.splits.val, self.hp["batch_size"])[: self.config.trainer.limit_val_batches]
-        for rows, x, y, probability in self._answers(batches, metrics, self._ranks):
+        for rows, x, y, probability in self._answers(batches, metrics):
             samples += self._samples(rows, x, y, probability)
         whole = self._whole(metrics)
         values = {f"val/{name}": value for name, value in whole.compute().items()}
         return values, whole, self._ranks.gather(samples)
 
     def _answers(
-        self, batches: Sequence[Index], metrics: PixelMetrics, ranks: Ranks
+        self, batches: Sequence[Index], metrics: PixelMetrics
     ) -> Iterator[tuple[Index, Tensor, Tensor, Tensor]]:
         """This rank's rows, x, y and probability of each batch, counted into metrics."""
         self._model.eval()
-        with torch.inference_mode():
+        ranks = self._ranks
+        # What is gathered of a sharded model in inference mode could not be trained on later.
+        with torch.no_grad() if self._sharded else torch.inference_mode():
             shares = [ranks.share(rows) for rows in batches]
             loaded = self._loader.batches([rows for rows in shares if len(rows)])
-            for rows in shares:
+            for batch, rows in zip(batches, shares, strict=True):
+                least = ranks.least(len(batch))
                 if len(rows):
                     x, y = next(loaded)
-                    logits = self._step.predict(x)
+                    logits = self._step.predict(x, least)
                     probability = probabilities(logits)
                     metrics.update(probability, y, self._criterion(logits, y))
                     yield rows, x, y, probability
+                elif self._sharded:
+                    self._step.predict(self._blank_patch(), least)  # the others wait for this rank's shards
                 if any(ranks.any(self._interrupt.requested)):
                     raise _Stop
 
     def _test(self) -> None:
         """Measure the weights of the kept epoch on the test part, where there are both.
 
-        Comes last: the model holds the kept weights afterwards, and the state is saved already. Of several ranks the
-        leader does it alone.
+        Comes last: the model holds the kept weights afterwards, and the state is saved already.
         """
-        rows, progress = self.splits.test, self.progress
-        if not len(rows) or progress.best is None or not self._ranks.leads:
+        rows, progress, ranks = self.splits.test, self.progress, self._ranks
+        if not len(rows) or progress.best is None:
             return
-        if not self._uploader.flush(lambda: self._interrupt.deadline):
+        uploaded = not ranks.leads or self._uploader.flush(lambda: self._interrupt.deadline)
+        if any(ranks.any(not uploaded)):
             raise _Stop
-        weights = resume.best_weights(self._uploader.store, self._checkpoints, self.identity)
+        found = resume.best_weights(self._uploader.store, self._checkpoints, self.identity) if ranks.leads else None
+        weights = ranks.from_leader(found)
         if weights is None:
             raise StoreError("the weights of the kept epoch cannot be read back to be tested")
-        self._model.load_state_dict(weights)
+        spread.load_weights(self._model, weights)
         del self._loader  # what it keeps in memory is not needed any more
-        self._loader = Loader(self.data, rows, self.device, self.config.trainer.num_workers)
+        self._loader = Loader(self.data, rows, self.device, self.config.trainer.num_workers, processes=ranks.local_size)
         metrics = PixelMetrics(self.device, self.data.labels, curves=True)
         instances = InstanceMetrics(self.data.labels)
         self._shown = figures.choose_rows(rows, self.data.metadata.empty)
         samples: list[figures.Sample] = []
         test_batches = ordered_batches(rows, self.hp["batch_size"])
-        for of_batch, x, y, probability in self._answers(test_batches, metrics, Ranks()):
+        for of_batch, x, y, probability in self._answers(test_batches, metrics):
             instances.update(probability, y)
             samples += self._samples(of_batch, x, y, probability)
-        self._uploader.submit(self._tracking.images(self._figures("test", metrics, samples)))
-        values = metrics.compute() | instances.compute()
+        whole, samples, others = self._whole(metrics), ranks.gather(samples), ranks.gather([instances.counts])
+        if not ranks.leads:
+            return
+        for other in others[1:]:
+            instances.add(other)
+        self._uploader.submit(self._tracking.images(self._figures("test", whole, samples)))
+        values = whole.compute() | instances.compute()
         progress.test = {f"test/{name}": value for name, value in values.items()}
         self._tracking.scalars(progress.test, progress.step)
         log.info(
@@ -433,9 +462,16 @@ class Fit:
 
     def draw_graph(self) -> None:
         """Have the model's graph written, traced with an empty patch."""
-        self._model.eval()
-        patch = torch.zeros(1, len(self.data.bands), *self.data.shape[-2:], device=self.device)
-        self._tracking.graph(self._model, patch)
+        model = self._model
+        if self._sharded:  # a model of its own: the other ranks have ended
+            model = build_model(self.hp | {"model_encoder_weights": None}, len(self.data.bands), model.outputs)
+            model.to(self.device)
+        model.eval()
+        self._tracking.graph(model, self._blank_patch())
+
+    def _blank_patch(self) -> Tensor:
+        """(1, C, H, W)."""
+        return torch.zeros(1, len(self.data.bands), *self.data.shape[-2:], device=self.device)
 
     # -- checkpoints -------------------------------------------------------------------------------------------
 
@@ -444,15 +480,10 @@ class Fit:
 
         Skipped while another upload is under way, unless it is the best epoch's or the last word.
         """
-        progress = self.progress
+        progress, leads = self.progress, self._ranks.leads
         counts = self._whole(self._step.metrics)
-        if not self._ranks.leads:
-            self._saved_at = time.monotonic()
-            return
-        last_word = self._interrupt.requested or self._finished() is not None
-        if self._saved_step == progress.step and not improved and not figure:
-            return
-        if self._uploader.busy and not improved and not last_word:
+        wanted = leads and self._worth_saving(improved=improved, figures=bool(figure))
+        if not self._ranks.from_leader(wanted):
             return
         with self.meter.checkpoint():
             state = self._state(validated, counts)
@@ -462,14 +493,25 @@ class Fit:
             )
             items = [*(figure or []), csv_item(progress.history), self._log_text.item(), *self._tracking.items()]
         self._saved_step, self._saved_at = progress.step, time.monotonic()
-        self._uploader.submit(items, checkpoint)
+        if leads:
+            self._uploader.submit(items, checkpoint)
+
+    def _worth_saving(self, *, improved: bool, figures: bool) -> bool:
+        """Whether there is something new, and a time for it."""
+        last_word = self._interrupt.requested or self._finished() is not None
+        if self._saved_step == self.progress.step and not improved and not figures:
+            return False
+        return not self._uploader.busy or improved or last_word
 
     def _state(self, validated: int | None, counts: PixelMetrics) -> dict[str, Any]:
-        """The training state as it is now, on the host: packing and uploading it need not hold training up."""
+        """The training state as it is now, on the host: packing and uploading it need not hold training up.
+
+        Of a sharded model all ranks together make it.
+        """
+        held = {"model": self._model.state_dict(), "optimiser": self._optimiser.state_dict()}
         state: dict[str, Any] = on_host(
             {
-                "model": self._model.state_dict(),
-                "optimiser": self._optimiser.state_dict(),
+                **(spread.whole(held) if self._sharded else held),
                 "progress": asdict(self.progress),
                 "halvings": self.halvings,
                 "scaler": self._step.scaler.state_dict(),
@@ -498,22 +540,24 @@ class Fit:
     def restore(self, found: Found) -> None:
         """Go on from a checkpoint that `resume.find` gave."""
         content = found.content
-        self._model.load_state_dict(content["model"])
-        self._optimiser.load_state_dict(content["optimiser"])
+        spread.load_weights(self._model, content["model"])
+        spread.load_optimiser(self._optimiser, content["optimiser"])
         self._step.scaler.load_state_dict(content["scaler"])
-        self._step.halvings = content["halvings"]
+        self.begin_with(content["halvings"])
         self.progress = progress_from(content)
         self._curve = scores_so_far(self.config, self.progress)
         if self._ranks.leads:
             self._step.metrics.load(content["train_metrics"])
         self._saved_step = self.progress.step
-        if found.best_lost and self._ranks.leads:
+        if found.best_lost:
+            state = self._state(content["validated"], self._step.metrics)
             best = partial(pack, self._best_content(on_host(content["model"])), self.identity)
-            self._uploader.submit(
-                checkpoint=Checkpoint(
-                    partial(pack, self._state(content["validated"], self._step.metrics), self.identity), best
-                )
-            )
+            if self._ranks.leads:
+                self._uploader.submit(checkpoint=Checkpoint(partial(pack, state, self.identity), best))
+
+    def begin_with(self, halvings: int) -> None:
+        """Halve micro-batches as often as was found out to be needed."""
+        self._step.halvings = max(self._step.halvings, halvings)
 
 
 def starting_model(task: Task) -> Segmenter:

@@ -35,7 +35,7 @@ class InstanceMetrics:
         self._at_answer = np.zeros(3, np.int64)  # tp, fp, fn
         self._at_threshold = np.zeros((N_THRESHOLDS, 3), np.int64)
         self._boundary = np.zeros(2, np.int64)  # intersection, union
-        self._pixels = 0
+        self._pixels = np.zeros(1, np.int64)
 
     def update(self, probability: Tensor, y: Tensor) -> None:
         """Add a batch: probability (B, H, W), or (B, K, H, W) with several classes; y (B, H, W)."""
@@ -51,6 +51,16 @@ class InstanceMetrics:
             for i, threshold in enumerate(np.linspace(0, 1, N_THRESHOLDS)):
                 reached = (reachable >= np.float32(threshold)) & valid.cpu().numpy()
                 self._at_threshold[i] += count_matches(objects, connected(reached))
+
+    @property
+    def counts(self) -> list[NDArray[np.int64]]:
+        """What was counted."""
+        return [self._at_answer, self._at_threshold, self._boundary, self._pixels]
+
+    def add(self, counts: list[NDArray[np.int64]]) -> None:
+        """Add what another one has counted."""
+        for own, other in zip(self.counts, counts, strict=True):
+            own += other  # noqa: PLW2901 -- in place
 
     def _by_class(self, probability: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Each class that has objects, and its probability (B, H, W)."""
@@ -71,7 +81,7 @@ class InstanceMetrics:
             "InstanceAveragePrecision": self._average_precision(),
             "InstanceBoundaryIoU": ratio(intersection, union),
         }
-        return values if self._pixels else dict.fromkeys(values, math.nan)
+        return values if self._pixels.any() else dict.fromkeys(values, math.nan)
 
     def _average_precision(self) -> float:
         """Precision over the recall that it adds, from the highest threshold down; recall may fall and adds nothing."""

@@ -12,17 +12,19 @@ MARGIN_S = 2.0
 class Interrupt:
     """Knows whether SIGTERM (or ctrl-C) arrived.
 
-    Before training there is nothing to save, so the signal ends the process where it is. Once `deferred`, it only
-    sets `requested`, and the training loop ends after the step under way.
+    While `deferred`, a signal only sets `requested`: as long as the program is imported, and again when it trains,
+    where the training loop ends after the step under way. In between there is nothing to save, and whatever takes
+    long may never end, so the signal ends the process where it is.
     """
 
     def __init__(self) -> None:
         """Nothing has arrived."""
         self.requested = False
-        self.deferred = False
+        self.deferred = True
         self.grace_seconds = 0.0
         """From SIGTERM to SIGKILL."""
         self._arrived_at = 0.0
+        self._signal = ""
 
     @property
     def deadline(self) -> float | None:
@@ -44,7 +46,26 @@ class Interrupt:
         signal.signal(signal.SIGTERM, self._arrived)
         signal.signal(signal.SIGINT, self._arrived)
 
+    def undefer(self) -> None:
+        """From now on a signal ends the process where it is; one that has arrived does so now.
+
+        Raises:
+            Interrupted: one has arrived.
+        """
+        self.deferred = False
+        if self._signal:
+            self._end()
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether a signal ended the process before it trained."""
+        return bool(self._signal) and not self.deferred
+
     def _arrived(self, number: int, _frame: FrameType | None) -> None:
         self.request()
+        self._signal = signal.Signals(number).name
         if not self.deferred:
-            raise Interrupted(f"{signal.Signals(number).name} arrived before training began: nothing to save")
+            self._end()
+
+    def _end(self) -> None:
+        raise Interrupted(f"{self._signal} arrived before training began: nothing to save")

@@ -4,10 +4,11 @@ Shapes: B patches in a batch, k bands, H x W pixels. Numbers travel to the devic
 instead of four in data sets that Crossfold writes) and become float32 there.
 """
 
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -26,7 +27,15 @@ from crossfold_trainer.splits import Index
 AHEAD_BATCHES = 8
 AHEAD_BYTES = 256 * 2**20
 """So many batches are read ahead, or so many bytes where that is less; two batches at least."""
+GATHERED_AHEAD = 4
+"""Batches that are gathered ahead for a GPU where all patches are in memory."""
+SWITCH_S = 0.0005
+"""A thread that has a batch to gather or decode waits for the interpreter so long at most; Python's own 5 ms are more
+than a step of a GPU takes."""
 RESTING = 2
+"""Pinned buffers rest for so many batches until their copy on the device is waited for: by then it is done."""
+STEPS_QUEUED = 4
+"""A device is at most so many batches behind: each takes its memory."""
 MEMORY_SHARE = 0.4
 """Of the memory that this process may use: what is used of the data is kept when it is no more than this share."""
 
@@ -67,7 +76,7 @@ class Loader:
             data: the open data set.
             rows: all rows that will ever be asked for.
             device: where batches go.
-            threads: that decode; 0: one a CPU, at most four.
+            threads: that decode; 0: one a CPU, at most eight.
             in_memory: whether the rows are kept in memory.
             processes: that keep the same rows in the same memory.
 
@@ -75,9 +84,15 @@ class Loader:
             ConfigError: the rows are to be kept in memory and do not fit.
         """
         self.waited = 0.0
-        """Seconds that `batches` has waited for data, all calls together."""
+        """Seconds that `batches` has waited for data while the device had nothing to do, at most."""
         self._data = data
         self._device = device
+        cuda = device.type == "cuda"
+        if cuda:
+            sys.setswitchinterval(SWITCH_S)
+        self._copying = torch.cuda.Stream(device) if cuda else None
+        # On a CPU the training thread may as well gather batches itself: there is nothing that it keeps from working.
+        self._gathering = ThreadPoolExecutor(1, thread_name_prefix="gather") if cuda else None
         self._scale = Scale(data.reader.scaling, device)
         self._idle: list[_Buffers] = []
         self._kept: _Buffers | None = None
@@ -99,7 +114,7 @@ class Loader:
         if not batches:
             return
         free, resting = self._room(max(map(len, batches)))
-        todo, under_way = iter(batches), deque[_Reading]()
+        todo, under_way, behind = iter(batches), deque[_Reading](), _Behind(self._device)
 
         def read_ahead() -> None:
             while len(free) > resting and (rows := next(todo, None)) is not None:
@@ -108,27 +123,35 @@ class Loader:
         try:
             read_ahead()
             while under_way:
-                began = time.perf_counter()
-                under_way[0].future.result()
-                self.waited += time.perf_counter() - began
+                self._wait(under_way[0].future, behind)
                 done = under_way.popleft()
                 batch = self._to_device(done.buffers, done.n)
                 free.append(done.buffers)
                 read_ahead()
                 yield batch
+                behind.note()
         finally:
             self._idle = list(free)
             for reading in under_way:
                 reading.future.cancel()
 
-    def _room(self, batch: int) -> "tuple[deque[_Buffers], int]":
-        """Buffers for as many batches of this size as are read ahead, and how many of them rest between two uses.
+    def _wait(self, future: "Future[None]", behind: "_Behind") -> None:
+        """Until a batch is read. A device that has other work all the while misses nothing."""
+        began = time.perf_counter()
+        late = not future.done()
+        future.result()
+        if late and behind.idle:
+            self.waited += time.perf_counter() - began
 
-        A device may take a while to get to the copy of a batch: two batches later it is done.
-        """
-        pinned = self._device.type == "cuda"
+    def _room(self, batch: int) -> "tuple[deque[_Buffers], int]":
+        """Buffers for as many batches of this size as are read ahead, and how many of them rest between two uses."""
+        pinned = self._copying is not None
         resting = RESTING if pinned else 0
-        ahead = 1 if self.in_memory else max(2, min(AHEAD_BATCHES, AHEAD_BYTES // (batch * self._data.patch_bytes)))
+        ahead = (
+            (GATHERED_AHEAD if pinned else 1)
+            if self.in_memory
+            else max(2, min(AHEAD_BATCHES, AHEAD_BYTES // (batch * self._data.patch_bytes)))
+        )
         room = deque(buffers for buffers in self._idle[: ahead + resting] if len(buffers.x) >= batch)
         while len(room) < ahead + resting:
             room.append(_Buffers(*self._new(batch, pinned=pinned)))
@@ -147,25 +170,58 @@ class Loader:
         buffers.wait()
         if self._kept is None:
             return _Reading(self._data.reader.submit(rows, *buffers.arrays(len(rows))), buffers, len(rows))
-        at = torch.tensor([self._position[int(row)] for row in rows])
-        for source, target in ((self._kept.x, buffers.x), (self._kept.y, buffers.y)):
-            torch.index_select(_signed(source), 0, at, out=_signed(target)[: len(rows)])
+        if self._gathering is not None:
+            return _Reading(self._gathering.submit(self._gather, self._kept, rows, buffers), buffers, len(rows))
+        self._gather(self._kept, rows, buffers)
         ready: Future[None] = Future()
         ready.set_result(None)
         return _Reading(ready, buffers, len(rows))
 
+    def _gather(self, kept: "_Buffers", rows: Index, buffers: "_Buffers") -> None:
+        at = torch.tensor([self._position[int(row)] for row in rows])
+        for source, target in ((kept.x, buffers.x), (kept.y, buffers.y)):
+            torch.index_select(_signed(source), 0, at, out=_signed(target)[: len(rows)])
+
     def _to_device(self, buffers: "_Buffers", n: int) -> tuple[Tensor, Tensor]:
         x, y = buffers.x[:n], buffers.y[:n]
-        if self._device.type == "cuda":
-            x, y = x.to(self._device, non_blocking=True), y.to(self._device, non_blocking=True)
-            buffers.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            buffers.copied.record()
+        if self._copying is not None:
+            # Beside the work that is queued, not behind it.
+            with torch.cuda.stream(self._copying):
+                x, y = x.to(self._device, non_blocking=True), y.to(self._device, non_blocking=True)
+                buffers.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                buffers.copied.record()
+            working = torch.cuda.current_stream(self._device)
+            working.wait_event(buffers.copied)
+            for tensor in (x, y):  # its memory is not taken for another copy before it has been worked with
+                tensor.record_stream(working)
             return self._scale(x), y
         if self._data.reader.scaling is not None:
             return self._scale(x), y.clone()
         # The caller's from here on: new room costs less than a copy.
         buffers.x, buffers.y = self._new(len(buffers.x), pinned=False)
         return x, y
+
+
+class _Behind:
+    """How far a device is behind what the host has queued for it; a CPU never is."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._queued: deque[torch.cuda.Event] = deque()
+
+    def note(self) -> None:
+        """All work on a batch is queued; wait while there is too much of it."""
+        if self._cuda:
+            end = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            end.record()
+            self._queued.append(end)
+            if len(self._queued) > STEPS_QUEUED:
+                self._queued.popleft().synchronize()
+
+    @property
+    def idle(self) -> bool:
+        """Whether the device has done all that was noted."""
+        return not self._queued or self._queued[-1].query()  # type: ignore[no-untyped-call]
 
 
 def _fits(size: int, wanted: InMemory) -> bool:
@@ -231,7 +287,7 @@ class Scale:
         """(B, k, H, W) as stored -> float32."""
         if self._scaling is None:
             return stored
-        meant = torch.div(stored, self._divisor)
+        meant = stored.to(self._divisor.dtype).div_(self._divisor)
         return meant if self._scaling.plain else meant.add_(self._scaling.offset).float()
 
 

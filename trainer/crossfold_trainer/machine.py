@@ -7,6 +7,22 @@ from pathlib import Path
 ROOT = Path("/")
 
 
+SPIN_VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+"""Either of them says how libgomp's threads wait."""
+SPINS = "1000"
+"""Turns of waiting for more work before a thread lets go of its CPU: some 50 us."""
+
+
+def spin_less() -> None:
+    """Have torch's threads let go of their CPUs sooner, unless the environment says how they wait.
+
+    By default they spin for 300,000 turns, some 15 ms, after each of a step's hundreds of operations. Where others want
+    the CPUs too, nobody works meanwhile: steps took four times as long. Read when torch is imported, not later.
+    """
+    if not any(name in os.environ for name in SPIN_VARIABLES):
+        os.environ[SPIN_VARIABLES[0]] = SPINS
+
+
 def cpu_count(root: Path = ROOT) -> int:
     """CPUs that this process may use: its affinity, or its cgroup's quota where that is less."""
     n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

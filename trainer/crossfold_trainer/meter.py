@@ -1,17 +1,16 @@
 """Where the wall-clock time of an attempt goes: training, waiting for data, waiting for checkpoints.
 
 Only the host's clock is read: nothing here waits for a device. On a GPU a step is queued in no time and the host runs
-ahead of it, so that the waits are the most that the device can have missed, and a rate is right over an epoch (whose
-metrics are read at its end) rather than over a step.
+ahead of it, so that a rate is right over an epoch (whose metrics are read at its end) rather than over a step.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-Batch = TypeVar("Batch", bound=tuple[Sized, ...])
+Batch = TypeVar("Batch")
 
 
 @dataclass
@@ -23,7 +22,7 @@ class Meter:
     training: float = 0.0
     """In train epochs, from asking for the first batch to having the metrics; validation is not in it."""
     data_wait: float = 0.0
-    """Of that, until a batch was there."""
+    """Of that, without anything to train on."""
     checkpoint_wait: float = 0.0
     """Until a checkpoint was packed and handed to the upload."""
     patches: int = 0
@@ -70,16 +69,20 @@ class Meter:
             self.training += self.clock() - self._since
             self._since = None
 
-    def batches(self, source: Iterator[Batch]) -> Iterator[Batch]:
-        """The same batches; the wait for each, and its patches once it is trained on, are counted."""
-        while True:
-            asked = self.clock()
-            batch = next(source, None)
-            self.data_wait += self.clock() - asked
-            if batch is None:
-                return
+    def batches(self, source: Iterator[Batch], patches: int, waited: Callable[[], float]) -> Iterator[Batch]:
+        """The same batches; the wait for each, and its patches once it is trained on, are counted.
+
+        Args:
+            source: batches, or one rank's shares of them.
+            patches: in each of them, all ranks together.
+            waited: seconds that the source has waited for data since it began.
+        """
+        before = waited()
+        for batch in source:
+            self.data_wait += waited() - before
+            before = waited()
             yield batch
-            self.patches += len(batch[0])
+            self.patches += patches
 
     @contextmanager
     def checkpoint(self) -> Iterator[None]:

@@ -26,6 +26,8 @@ N_THRESHOLDS = 20
 """Of AUROC and AveragePrecision: evenly spaced from 0 to 1."""
 BINS = N_THRESHOLDS + 1
 """How many thresholds a probability reaches: 0 to N_THRESHOLDS."""
+MOST_BINS_OF_A_ROW = 512
+"""Counts of more bins than this are not kept for each row of pixels: they would take more memory than the patches."""
 
 Counts = Sequence[int]
 Confusion = Sequence[Counts]
@@ -68,14 +70,14 @@ class PixelMetrics:
         labels = self._labels
         valid = y != labels.ignore
         label = y.long()
-        _count(self._confusion, (label * len(labels.names) + answers(probability, labels)).where(valid, -1))
+        _count(self._confusion, label * len(labels.names) + answers(probability, labels), valid)
         self._loss += torch.stack([loss.total.detach().double(), loss.pixels.double()])
         if self._curve is not None:
             # One class at a time: bins of all would be the largest tensor of a validation.
             classes = [(1, probability)] if labels.binary else list(enumerate(probability.unbind(1)))
             for counts, (k, own) in zip(self._curve, classes, strict=True):
                 reached = torch.bucketize(own.nan_to_num(nan=0.0), self._thresholds, right=True)
-                _count(counts, (reached + BINS * (label == k)).where(valid, -1))
+                _count(counts, reached + BINS * (label == k), valid)
 
     def compute(self) -> dict[str, float]:
         """Every metric by the name that the contract gives it."""
@@ -102,6 +104,12 @@ class PixelMetrics:
         counts: list[list[list[int]]] = self._curve.view(-1, 2, BINS).tolist()
         return counts
 
+    def reset(self) -> None:
+        """Start from nothing again, in the same places."""
+        for counts in (self._confusion, self._loss, self._curve):
+            if counts is not None:
+                counts.zero_()
+
     def add_up(self, add: Callable[[Tensor], Tensor]) -> None:
         """Replace every count by what `add` makes of it in place: the sum over the processes that train together."""
         for counts in (self._confusion, self._loss, self._curve):
@@ -118,11 +126,18 @@ class PixelMetrics:
         self._loss.copy_(state["loss"])
 
 
-def _count(counts: Tensor, bins: Tensor) -> None:
-    """Add 1 to the count of each bin; -1 is no bin."""
-    # bincount would wait for the device.
-    flat = bins.flatten()
-    counts.scatter_add_(0, flat.clamp(min=0), (flat >= 0).long())
+def _count(counts: Tensor, bins: Tensor, valid: Tensor) -> None:
+    """Add the valid pixels of each bin (B, H, W) to its count. bincount would wait for the device."""
+    n = len(counts)
+    rows = bins.flatten(0, 1).where(valid.flatten(0, 1), n)  # n: counted and left out
+    if bins.is_cuda and n <= MOST_BINS_OF_A_ROW:
+        # A GPU adds to one place one after the other: each row of pixels gets places of its own.
+        rows = rows + (n + 1) * torch.arange(len(rows), device=bins.device).unsqueeze(1)
+        places = counts.new_zeros(len(rows), n + 1)
+    else:
+        places = counts.new_zeros(1, n + 1)
+    places.view(-1).scatter_add_(0, rows.flatten(), counts.new_ones(1).expand(rows.numel()))
+    counts += places.sum(0)[:n]
 
 
 def binary_metrics(confusion: Confusion) -> dict[str, float]:

@@ -1,32 +1,39 @@
 """The processes that train one run together, one a device: what they share out, add up and agree on.
 
-Every rank holds the whole model and trains on its share of each batch; sums over the ranks make losses, gradients,
-batch statistics and metrics those of the whole batch. One rank, the leader, reads and writes artifacts.
+Every rank trains on its share of each batch; sums over the ranks make losses, gradients, batch statistics and metrics
+those of the whole batch. One rank, the leader, reads and writes artifacts. How the model lies on them is spread.py's.
 """
 
 import contextlib
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
+from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from crossfold_trainer.errors import ConfigError
+from crossfold_trainer.errors import ConfigError, PeersLost
 from crossfold_trainer.splits import Index
 
 T = TypeVar("T")
 
 RANK_VARIABLE = "RANK"
 SIZE_VARIABLE = "WORLD_SIZE"
+LOCAL_RANK_VARIABLE = "LOCAL_RANK"
+LOCAL_SIZE_VARIABLE = "LOCAL_WORLD_SIZE"
 """As torchrun names them; MASTER_ADDR and MASTER_PORT say where rank 0 is."""
 TIMEOUT = timedelta(minutes=30)
 """How long a rank waits for the others: a checkpoint or a first compilation may hold one of them up."""
+CONNECT = timedelta(seconds=5)
+"""How long one try to reach the first rank may take: until it is over no signal is heard."""
+POLL_S = 0.1
 
 
 def rank_of(environment: Mapping[str, str]) -> int:
@@ -37,10 +44,12 @@ def rank_of(environment: Mapping[str, str]) -> int:
 class Ranks:
     """The ranks as one of them sees them. A process on its own is all of them: then nothing here does anything."""
 
-    def __init__(self, rank: int = 0, size: int = 1) -> None:
-        """Know one's place; `join` makes it."""
+    def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, local_size: int = 1) -> None:
+        """Know one's place, among all ranks and among those of this node; `join` makes it."""
         self.rank = rank
         self.size = size
+        self.local_rank = local_rank
+        self.local_size = local_size
 
     @property
     def leads(self) -> bool:
@@ -55,32 +64,27 @@ class Ranks:
         """
         if not torch.cuda.is_available():
             return torch.device("cpu")
-        if torch.cuda.device_count() < self.size:
+        if torch.cuda.device_count() < self.local_size:
             raise ConfigError(
                 "trainer.devices",
-                f"{self.size} devices are asked for and the container has {torch.cuda.device_count()} GPUs: ask for as"
-                " many in template.resources.limits",
+                f"{self.local_size} devices are asked for and the container has {torch.cuda.device_count()} GPUs: ask"
+                " for as many in template.resources.limits",
             )
-        return torch.device("cuda", self.rank)
+        return torch.device("cuda", self.local_rank)
 
     def share(self, rows: Index) -> Index:
         """This rank's part of a batch: contiguous, and as large as the others', to one patch."""
         return np.array_split(rows, self.size)[self.rank]
+
+    def least(self, patches: int) -> int:
+        """Patches that each rank has at least of a batch of so many."""
+        return patches // self.size
 
     def add(self, tensor: Tensor) -> Tensor:
         """Sum over the ranks, in place."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
-
-    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Sum gradients over the ranks, in one message."""
-        if self.size == 1:
-            return
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        whole = self.add(torch.cat([gradient.flatten() for gradient in gradients]))
-        for gradient, part in zip(gradients, torch.split(whole, [g.numel() for g in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
 
     def any(self, *flags: bool) -> list[bool]:
         """Of each flag whether any rank has it set. Host memory only: no device is waited for."""
@@ -113,20 +117,49 @@ class Ranks:
 
 @contextlib.contextmanager
 def join(environment: Mapping[str, str]) -> Iterator[Ranks]:
-    """Join the other ranks, where the environment says that there are some, and leave them in the end."""
+    """Join the other ranks, where the environment says that there are some, and leave them in the end.
+
+    Raises:
+        PeersLost: not all of them were there in time.
+    """
     size = int(environment.get(SIZE_VARIABLE, "1"))
     if size == 1:
         yield Ranks()
         return
-    ranks = Ranks(rank_of(environment), size)
+    rank = rank_of(environment)
+    ranks = Ranks(
+        rank,
+        size,
+        int(environment.get(LOCAL_RANK_VARIABLE, rank)),
+        int(environment.get(LOCAL_SIZE_VARIABLE, size)),
+    )
     if ranks.device().type == "cuda":
         torch.cuda.set_device(ranks.device())
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, rank=ranks.rank, world_size=size, timeout=TIMEOUT)
+    store = _meet(ranks, environment["MASTER_ADDR"], int(environment["MASTER_PORT"]))
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     try:
         yield ranks
     finally:
         dist.destroy_process_group()
+
+
+def _meet(ranks: Ranks, address: str, port: int) -> Store:
+    """Wait until all ranks are there, in small steps: torch's own wait would hear no signal."""
+    end = time.monotonic() + TIMEOUT.total_seconds()
+    store: TCPStore | None = None
+    here = 0
+    while time.monotonic() < end:
+        if store is None:
+            with contextlib.suppress(dist.DistError):  # the first rank's pod may not have begun, nor its name
+                store = TCPStore(address, port, ranks.size, ranks.leads, CONNECT, wait_for_workers=False)
+                store.set_timeout(TIMEOUT)
+                store.add("here", 1)
+        elif (here := store.add("here", 0)) == ranks.size:
+            return store
+        time.sleep(POLL_S)
+    seen = f"{here} of {ranks.size} processes were there" if store else f"nobody answered at {address}:{port}"
+    raise PeersLost(f"after {TIMEOUT.total_seconds() / 60:.0f} minutes {seen}: is there room for all nodes?")
 
 
 class _WholeBatchStatistics(TorchFunctionMode):

@@ -34,7 +34,7 @@ LabelCheck = Callable[[int, Mask], None]
 
 REQUESTS = 96
 """Requests in flight, at most."""
-DECODERS = 4
+DECODERS = 8
 """Threads that decode, at most, unless a number is given."""
 ZARR_READERS = 4
 """Batches that zarr reads at the same time, each with its own concurrent requests."""

@@ -13,16 +13,17 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from crossfold_trainer.errors import AcceleratorOutOfMemory
+from crossfold_trainer.errors import AcceleratorOutOfMemory, MicroBatchTooLarge
+from crossfold_trainer.graphs import MicroBatch, StepGraph
 from crossfold_trainer.losses import Criterion
 from crossfold_trainer.metrics import PixelMetrics
 from crossfold_trainer.model import probabilities
 from crossfold_trainer.precision import Numerics
 from crossfold_trainer.ranks import Ranks
+from crossfold_trainer.spread import summing
 
 log = logging.getLogger(__name__)
 
-MicroBatch = tuple[Tensor, Tensor]
 T = TypeVar("T")
 NEEDS_MORE_THAN_ONE = "Expected more than 1 value per channel"
 """How torch words that batch normalisation has one value to average."""
@@ -41,17 +42,21 @@ class TrainStep:
         *,
         halve: bool = False,
         ranks: Ranks | None = None,
+        share: int | None = None,
+        record: bool = False,
     ) -> None:
         """Take over a model on its device and the optimiser of its parameters.
 
         Args:
-            model: (B, C, H, W) -> logits.
+            model: (B, C, H, W) -> logits; spread over the ranks where there are several.
             optimiser: of the model's parameters.
             criterion: the loss.
             numerics: in which numbers the model computes.
             gradient_clip: the greatest norm of a step's gradients, all parameters together; None: not clipped.
             halve: halve the micro-batches when the device's memory does not suffice.
             ranks: those that train together; None: this process alone.
+            share: patches of a micro-batch that each of several ranks has at least.
+            record: replay steps as a CUDA graph, on a GPU that one process trains on.
         """
         self._model = model
         self._optimiser = optimiser
@@ -60,12 +65,14 @@ class TrainStep:
         self._numerics = numerics
         self._halve = halve
         self._ranks = ranks or Ranks()
-        self._buffers = list(model.buffers()) if halve else []
+        self._share = share
+        self._buffers = list(model.buffers()) if halve and self._ranks.size == 1 else []
         self._kept_buffers = [buffer.clone() for buffer in self._buffers]
         self.scaler = numerics.scaler()
         self.metrics: PixelMetrics
         self.halvings = 0
         """How often the micro-batches were halved."""
+        self._take = StepGraph(self._step, self._bare, optimiser, self._situation) if record else self._step
 
     def __call__(self, batch: Sequence[MicroBatch]) -> Tensor:
         """Train on one batch, given as its micro-batches, and return its loss (a scalar on the device).
@@ -78,28 +85,49 @@ class TrainStep:
         Raises:
             torch.OutOfMemoryError: the memory does not suffice, and the micro-batches are not to be halved.
             AcceleratorOutOfMemory: they were halved until nothing was left to halve.
+            MicroBatchTooLarge: they are to be halved, for which all of several ranks must begin again.
         """
-        patches = max(len(y) for _, y in batch)
+        return self._take(batch)
+
+    def _step(self, batch: Sequence[MicroBatch]) -> Tensor:
+        patches = self._share or max(len(y) for _, y in batch)
         loss = self._in_parts(lambda: self._gradients(batch), patches, self._keep, self._bring_back)
-        self._ranks.add_gradients(self._model.parameters())
+        self._update()
+        return loss
+
+    def _bare(self, batch: Sequence[MicroBatch]) -> Tensor:
+        loss = self._gradients(batch)
+        self._update()
+        return loss
+
+    def _situation(self) -> tuple[int, int]:
+        """What a recorded step depends on beside the shapes of its batch."""
+        return self.halvings, id(self.metrics)
+
+    def _update(self) -> None:
         if self._gradient_clip is not None:
             self.scaler.unscale_(self._optimiser)
             nn.utils.clip_grad_norm_(self._model.parameters(), self._gradient_clip)
         self.scaler.step(self._optimiser)
         self.scaler.update()
-        return loss
 
-    def predict(self, x: Tensor) -> Tensor:
-        """Logits of a batch, without gradients. Raises as a step does."""
+    def predict(self, x: Tensor, share: int | None = None) -> Tensor:
+        """Logits of a batch, without gradients. Raises as a step does.
+
+        Args:
+            x: the batch, or this rank's share of it.
+            share: patches of it that each of several ranks has at least; None: this process is alone.
+        """
+        patches = len(x) if share is None else share
 
         def logits() -> Tensor:
-            return torch.cat([self._forward(part) for part in torch.split(x, self._size(len(x)))])
+            return torch.cat([self._forward(part) for part in torch.tensor_split(x, self._parts(patches))])
 
-        return self._in_parts(logits, len(x), lambda: None, lambda _: None)
+        return self._in_parts(logits, patches, lambda: None, lambda _: None)
 
-    def _size(self, patches: int) -> int:
-        """Patches that are on the device at a time, of a micro-batch of so many."""
-        return max(1, -(-patches // (1 << self.halvings)))
+    def _parts(self, patches: int) -> int:
+        """Into how many parts a micro-batch of so many patches is cut: as many on every rank, which wait for others."""
+        return max(1, min(1 << self.halvings, patches))
 
     def _in_parts(
         self, compute: Callable[[], Tensor], patches: int, keep: Callable[[], T], bring_back: Callable[[T], None]
@@ -117,17 +145,24 @@ class TrainStep:
                 if self.halvings == 0 or NEEDS_MORE_THAN_ONE not in str(error):
                     raise
                 raise AcceleratorOutOfMemory(
-                    f"micro-batches of {self._size(patches)} are too small for batch normalisation, larger ones too"
+                    f"micro-batches of {self._most(patches)} are too small for batch normalisation, larger ones too"
                     " large for the memory"
                 ) from error
             # Out here the error is gone, and with its traceback what it held of the device's memory.
+            if self._parts(patches) >= patches:
+                raise AcceleratorOutOfMemory(f"one patch at a time is too much: {text}")
+            if self._ranks.size > 1:
+                # The others wait in the middle of this very pass for what will not come.
+                raise MicroBatchTooLarge(text, self.halvings + 1)
             bring_back(kept)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            if self._size(patches) == 1:
-                raise AcceleratorOutOfMemory(f"one patch at a time is too much: {text}")
             self.halvings += 1
-            log.warning("out of memory: %d instead of %d patches at a time (%s)", self._size(patches), patches, text)
+            log.warning("out of memory: %d instead of %d patches at a time (%s)", self._most(patches), patches, text)
+
+    def _most(self, patches: int) -> int:
+        """Patches that are on the device at a time, of a micro-batch of so many."""
+        return -(-patches // self._parts(patches))
 
     def _keep(self) -> PixelMetrics:
         """What a step changes before it is complete."""
@@ -145,11 +180,13 @@ class TrainStep:
     def _gradients(self, batch: Sequence[MicroBatch]) -> Tensor:
         pixels = self._ranks.add(torch.stack([self._criterion.pixels(y) for _, y in batch]).sum()).clamp(min=1)
         self._optimiser.zero_grad(set_to_none=True)
-        losses = []
-        for x, y in batch:
-            size = self._size(len(x))
-            parts = zip(torch.split(x, size), torch.split(y, size), strict=True)
-            losses += [self._backward(x_part, y_part, pixels) for x_part, y_part in parts]
+        parts = [
+            part
+            for x, y in batch
+            for n in (self._parts(self._share or len(x)),)
+            for part in zip(torch.tensor_split(x, n), torch.tensor_split(y, n), strict=True)
+        ]
+        losses = [self._backward(*part, pixels, last=i == len(parts)) for i, part in enumerate(parts, start=1)]
         return self._ranks.add(torch.stack(losses).sum())
 
     def _forward(self, x: Tensor) -> Tensor:
@@ -157,12 +194,13 @@ class TrainStep:
             logits: Tensor = self._model(x.contiguous(memory_format=torch.channels_last))
         return logits
 
-    def _backward(self, x: Tensor, y: Tensor, pixels: Tensor) -> Tensor:
-        with self._ranks.statistics():
-            logits = self._forward(x)
-        measured = self._criterion(logits, y)
-        loss = measured.total / pixels
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    def _backward(self, x: Tensor, y: Tensor, pixels: Tensor, *, last: bool) -> Tensor:
+        with summing(self._model, last=last):
+            with self._ranks.statistics():
+                logits = self._forward(x)
+            measured = self._criterion(logits, y)
+            loss = measured.total / pixels
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             self.metrics.update(probabilities(logits.detach()), y, measured)
         return loss.detach()

@@ -273,11 +273,8 @@ def open_store(spec: StoreSpec, side: Side) -> Store:
     }
     client_options: Any = {
         "connect_timeout": CONNECT_TIMEOUT,
-        # An upload is silent until its end: only what is read may be said to stall.
-        **(
-            {"timeout": DATA_TIMEOUT, "read_timeout": STALL_TIMEOUT} if side == "data" else {"timeout": REQUEST_TIMEOUT}
-        ),
         "allow_http": spec.endpoint.startswith("http://"),
+        "timeout": REQUEST_TIMEOUT,
     }
     if side == "data":  # an upload is silent until its end: only of what is read can one say that it stalls
         client_options |= {"timeout": DATA_TIMEOUT, "read_timeout": STALL_TIMEOUT}

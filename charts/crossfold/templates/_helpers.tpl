@@ -96,6 +96,10 @@ capabilities:
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
+# By a headless Service the pods of a run of several nodes find each other.
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, list, watch, create]
 - apiGroups: [""]
   resources: [events]
   verbs: [get, list, create, patch]

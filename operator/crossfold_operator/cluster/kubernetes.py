@@ -25,7 +25,7 @@ from crossfold_operator.names import Kind
 
 logger = logging.getLogger(__name__)
 
-MASS_KINDS = (Kind.JOB, Kind.POD)
+MASS_KINDS = (Kind.JOB, Kind.POD, Kind.SERVICE)
 """Kinds that this class watches itself; events of the own kinds are brought to ``observe``."""
 _MANAGED = f"{names.LABEL_MANAGED_BY}=crossfold"
 _WRITE = {"fieldManager": names.FIELD_MANAGER, "fieldValidation": "Strict"}

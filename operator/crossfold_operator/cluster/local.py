@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from crossfold_operator.cluster import jobs
 from crossfold_operator.cluster.admission import admit
 from crossfold_operator.cluster.base import Creation, Key, Obj, OnChange, Refused, WarningEvent, key_of
 from crossfold_operator.cluster.cache import controller_uid
@@ -123,6 +124,8 @@ class LocalCluster:
         if holder is not None:
             return Creation(holder, existed=True)
         manifest.pop("status", None)
+        if key.kind is Kind.JOB:
+            manifest = jobs.on_one_machine(manifest)
         obj = self._folder.add(_admitted(manifest, None))
         if key.kind is Kind.JOB:
             self._kubelet.start(obj)

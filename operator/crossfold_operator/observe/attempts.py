@@ -3,14 +3,14 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import Any
 
 from crossfold_operator import names
 from crossfold_operator.names import Reason
 from crossfold_operator.observe.metadata import Obj, is_deleting
-from crossfold_operator.times import seconds_between
+from crossfold_operator.times import parse_time, seconds_between, timestamp
 from crossfold_trainer.contract.exits import Exit
 from crossfold_trainer.contract.result import FailureClass, RunFailure, RunResult, parse_message
 
@@ -72,11 +72,14 @@ class Attempt:
     deleting: bool = False
     created: str = ""
     started: str | None = None
+    """When its container (the first of them) started."""
     ended: str | None = None
-    """When its container or, without one, its Job ended."""
+    """When its container (the last of them) or, without one, its Job ended."""
     seconds: int = 0
+    """From one to the other; of several nodes the first may have waited for the last."""
     node: str = ""
     pod: Obj | None = field(default=None, compare=False)
+    """While it starts: the pod that is waited for, where it is there."""
     waiting: Waiting | None = None
     failure: Failure | None = None
     result: RunResult | None = None
@@ -103,40 +106,59 @@ def read_attempts(
 
 
 def _attempt(number: int, job: Obj, pods: Sequence[Obj], digest: str, now: datetime) -> Attempt:
-    pod = max(pods, key=lambda p: p["metadata"].get("creationTimestamp", ""), default=None)
+    nodes: int = job.get("spec", {}).get("completions") or 1
+    by_node = _by_node(pods)
+    seen = list(by_node.values())
+    states: list[Mapping[str, Any]] = [_container(pod).get("state", {}) for pod in seen]
+    started = [_started(state) for state in states]
+    ended = [state["terminated"].get("finishedAt") for state in states if "terminated" in state]
+    unready = [pod for pod, begin in zip(seen, started, strict=True) if begin is None]
+    ready = not unready and len(seen) >= nodes
+    # From the first start to the last end all nodes are held.
+    begin = min((text for text in started if text), default=None)
+    end = None if any("running" in state for state in states) else max((text for text in ended if text), default=None)
     conditions = _true_conditions(job)
-    container = _container(pod)
-    state: Mapping[str, Any] = container.get("state", {})
-    terminated, running = state.get("terminated"), state.get("running")
-    started = (terminated or running or {}).get("startedAt")
-    if started and started.startswith("1970-"):
-        # What a runtime says of a container that could not be started.
-        started = None
-    seen = Attempt(
+    attempt = Attempt(
         number=number,
         job=job["metadata"]["name"],
         uid=job["metadata"]["uid"],
         state=AttemptState.STARTING,
         deleting=is_deleting(job),
         created=job["metadata"].get("creationTimestamp", ""),
-        started=started,
-        ended=(terminated or {}).get("finishedAt"),
-        seconds=seconds_between(started, (terminated or {}).get("finishedAt"), now),
-        node=(pod or {}).get("spec", {}).get("nodeName") or "",
-        pod=pod,
+        started=begin,
+        ended=end,
+        seconds=seconds_between(begin, end, now),
+        node=next((node for pod in seen if (node := pod.get("spec", {}).get("nodeName"))), ""),
+        pod=next(iter(unready or (seen if ready else ())), None),
     )
     if "Complete" in conditions:
-        result, failure = _result(terminated, digest)
-        return replace(seen, state=AttemptState.ENDED, result=result, failure=failure)
+        result, failure = _result(_container(by_node.get(0)).get("state", {}).get("terminated"), digest)
+        return replace(attempt, state=AttemptState.ENDED, result=result, failure=failure)
     if "Failed" in conditions:
-        if started is None:
-            # The pod is gone: the Job's own times are what is left.
-            begin, end = job.get("status", {}).get("startTime"), conditions["Failed"].get("lastTransitionTime")
-            seen = replace(seen, seconds=seconds_between(begin, end or begin, now), ended=end)
-        return replace(seen, state=AttemptState.ENDED, failure=classify(conditions["Failed"], pod))
-    if started is not None:
-        return replace(seen, state=AttemptState.RUNNING)
-    return replace(seen, waiting=_waiting(pod, container))
+        if begin is None:
+            # The pods are gone: the Job's own times are what is left.
+            first, last = job.get("status", {}).get("startTime"), conditions["Failed"].get("lastTransitionTime")
+            attempt = replace(attempt, seconds=seconds_between(first, last or first, now), ended=last)
+        return replace(attempt, state=AttemptState.ENDED, failure=classify(conditions["Failed"], seen, nodes))
+    if ready:
+        return replace(attempt, state=AttemptState.RUNNING)
+    waiting = (_waiting(pod) for pod in unready)
+    return replace(attempt, waiting=next((why for why in waiting if why is not None), None))
+
+
+def _by_node(pods: Iterable[Obj]) -> dict[int, Obj]:
+    """The latest pod of each node, in their order; a Job of one node does not number it."""
+    latest: dict[int, Obj] = {}
+    for pod in sorted(pods, key=lambda p: p["metadata"].get("creationTimestamp", ""), reverse=True):
+        text = str(pod["metadata"].get("labels", {}).get(names.LABEL_NODE, "0"))
+        latest.setdefault(int(text) if text.isdecimal() else 0, pod)
+    return dict(sorted(latest.items()))
+
+
+def _started(state: Mapping[str, Any]) -> str | None:
+    """When a container began; None where it did not, of which a runtime says 1970."""
+    text: str | None = (state.get("terminated") or state.get("running") or {}).get("startedAt")
+    return None if text is None or text.startswith("1970-") else text
 
 
 def _result(terminated: Mapping[str, Any] | None, digest: str) -> tuple[RunResult | None, Failure | None]:
@@ -152,28 +174,71 @@ def _result(terminated: Mapping[str, Any] | None, digest: str) -> tuple[RunResul
     return None, Failure(FailureClass.INFRASTRUCTURE, f"the Job is complete, but {why}", no_result=True)
 
 
-def classify(failed: Mapping[str, Any], pod: Obj | None) -> Failure:
-    """The class of a failed Job, from its Failed condition and its pod, which may be gone."""
+def classify(failed: Mapping[str, Any], pods: Sequence[Obj], nodes: int = 1) -> Failure:
+    """The class of a failed Job, from its Failed condition and its pods, any of which may be gone.
+
+    Of several nodes a disrupted pod tells, else the one that has most to tell: what became of the others follows.
+    """
     reason, text = failed.get("reason", ""), failed.get("message", "")
-    terminated: Mapping[str, Any] = _container(pod).get("state", {}).get("terminated") or {}
-    said = _words(terminated.get("message", ""))
-    exit_code: int | None = terminated.get("exitCode")
     if reason == "PodFailurePolicy" and (rule := _RULE.search(text)) and int(rule[1]) < len(FAILURE_RULES):
+        named = [pod for pod in pods if pod["metadata"]["name"] in text.replace("/", " ").split()]
+        terminated = _terminated(next(iter(named or (pods if nodes == 1 else ())), None))
+        exit_code: int | None = terminated.get("exitCode")
         if exit_code is None and (code := _EXIT_CODE.search(text)):
             exit_code = int(code[1])
-        return Failure(FAILURE_RULES[int(rule[1])][1], said or text, exit_code)
+        return Failure(FAILURE_RULES[int(rule[1])][1], _words(terminated.get("message", "")) or text, exit_code)
     if reason == "DeadlineExceeded":
+        exit_code = _terminated(pods[0] if pods else None).get("exitCode")
         return Failure(FailureClass.TIMEOUT, "spec.template.activeDeadlineSeconds has passed", exit_code)
+    disrupted = [pod for pod in pods if "DisruptionTarget" in _true_conditions(pod)]
+    failures = [_pod_failure(pod, text) for pod in disrupted or _by_themselves(pods)]
+    if not disrupted and len(pods) < nodes:
+        failures.append(Failure(FailureClass.INFRASTRUCTURE, "the pod is gone (deleted, or its node was lost)"))
+    return min(failures, key=lambda failure: _TELLING.index(failure.failure_class))
+
+
+_TELLING = (
+    FailureClass.CONFIG,
+    FailureClass.HOST_OUT_OF_MEMORY,
+    FailureClass.OUT_OF_MEMORY,
+    FailureClass.TIMEOUT,
+    FailureClass.CRASH,
+    FailureClass.PREEMPTED,
+    FailureClass.INFRASTRUCTURE,
+)
+"""Of what several pods say, what explains the others comes first."""
+
+
+def _by_themselves(pods: Sequence[Obj]) -> Sequence[Obj]:
+    """Pods that did not end as they should, without those that were deleted since another one had ended so."""
+    wrong = [pod for pod in pods if _terminated(pod).get("exitCode") != 0] or list(pods)
+    first = min(
+        (end for pod in wrong if not is_deleting(pod) and (end := _terminated(pod).get("finishedAt"))), default=""
+    )
+    return [pod for pod in wrong if not (first and is_deleting(pod) and _deleted_at(pod) >= first)]
+
+
+def _deleted_at(pod: Obj) -> str:
+    """When the deletion of a pod was asked for: the timestamp is that of the end of its grace period."""
+    meta = pod["metadata"]
+    grace = timedelta(seconds=meta.get("deletionGracePeriodSeconds") or 0)
+    return timestamp(parse_time(meta["deletionTimestamp"]) - grace)
+
+
+def _pod_failure(pod: Obj, text: str) -> Failure:
+    terminated = _terminated(pod)
+    said = _words(terminated.get("message", ""))
+    exit_code: int | None = terminated.get("exitCode")
     if terminated.get("reason") == "OOMKilled":
         message = "the container used more memory than it may: raise spec.template.resources.limits.memory"
         return Failure(FailureClass.HOST_OUT_OF_MEMORY, message, exit_code)
-    if pod is None:
-        return Failure(FailureClass.INFRASTRUCTURE, "the pod is gone (deleted, or its node was lost)")
     if is_deleting(pod) or "DisruptionTarget" in _true_conditions(pod):
         return Failure(FailureClass.PREEMPTED, pod.get("status", {}).get("message") or "the pod was deleted", exit_code)
     for known_code, failure_class in FAILURE_RULES:
         if known_code is not None and exit_code == known_code:
             return Failure(failure_class, said, exit_code)
+    if exit_code == Exit.PEERS_LOST:
+        return Failure(FailureClass.INFRASTRUCTURE, said or "it lost the other nodes", exit_code)
     if exit_code is None:
         message = pod.get("status", {}).get("message") or f"the pod failed without an exit code ({text})"
         return Failure(FailureClass.INFRASTRUCTURE, message)
@@ -187,8 +252,8 @@ def _words(message: str) -> str:
     return message.strip()[-MESSAGE_TAIL:]
 
 
-def _waiting(pod: Obj | None, container: Mapping[str, Any]) -> Waiting | None:
-    waiting = container.get("state", {}).get("waiting") or {}
+def _waiting(pod: Obj) -> Waiting | None:
+    waiting = _container(pod).get("state", {}).get("waiting") or {}
     message = waiting.get("message", "")
     match waiting.get("reason"):
         case "ImagePullBackOff" | "ErrImagePull" | "InvalidImageName" | "ErrImageNeverPull":
@@ -199,7 +264,7 @@ def _waiting(pod: Obj | None, container: Mapping[str, Any]) -> Waiting | None:
             return Waiting(Reason.CONTAINER_CONFIG, f"the container cannot be created: {message}", structural=True)
         case _:
             pass
-    for condition in (pod or {}).get("status", {}).get("conditions", ()):
+    for condition in pod.get("status", {}).get("conditions", ()):
         if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
             return Waiting(Reason.UNSCHEDULABLE, condition.get("message", ""), structural=False)
     return None
@@ -224,6 +289,10 @@ def explain(attempt: Attempt, warnings: Iterable[tuple[str, str]]) -> Attempt:
 
 def _true_conditions(obj: Obj) -> dict[str, Mapping[str, Any]]:
     return {c["type"]: c for c in obj.get("status", {}).get("conditions", ()) if c.get("status") == "True"}
+
+
+def _terminated(pod: Obj | None) -> Mapping[str, Any]:
+    return _container(pod).get("state", {}).get("terminated") or {}
 
 
 def _container(pod: Obj | None) -> Mapping[str, Any]:

@@ -40,7 +40,7 @@ def wakes(obj: Obj) -> list[tuple[Kind, str, str]]:
                 found.append((Kind(owner["kind"]), namespace, owner["name"]))
             if kind is Kind.TRAIN_RUN and owner and labels.get(names.LABEL_TUNE):
                 found.append((Kind.TUNE, namespace, labels[names.LABEL_TUNE]))
-        case Kind.JOB:
+        case Kind.JOB | Kind.SERVICE:
             if owner and owner["kind"] == Kind.TRAIN_RUN:
                 found.append((Kind.TRAIN_RUN, namespace, owner["name"]))
         case Kind.POD:

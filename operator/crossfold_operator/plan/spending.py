@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from crossfold_operator.api.fields import Usage
+from crossfold_operator.api.trainrun import TrainRunSpec
 from crossfold_operator.api.tune import TuneSpec, WallClock
 from crossfold_operator.observe.trials import Trial
 from crossfold_operator.times import parse_time, seconds_between, timestamp
@@ -45,6 +46,11 @@ def wall_clock(previous: WallClock, trials: Sequence[Trial], now: datetime) -> W
     )
 
 
+def devices(spec: TuneSpec | TrainRunSpec) -> int:
+    """What a second of a run counts as in GPU-seconds: the GPUs of all its nodes."""
+    return spec.trainer.nodes * spec.template.devices
+
+
 def spent(spec: TuneSpec, trials: Sequence[Trial], clock: WallClock, now: datetime) -> Spent:
     """What was spent up to now.
 
@@ -62,7 +68,7 @@ def spent(spec: TuneSpec, trials: Sequence[Trial], clock: WallClock, now: dateti
     )
     ended = sum(gpu_seconds(usage) for usage in usages(trials))
     wall = clock.seconds + seconds_between(clock.running_since, None, now)
-    return Spent(gpu_seconds=ended + running * spec.template.devices, wall_seconds=wall)
+    return Spent(gpu_seconds=ended + running * devices(spec), wall_seconds=wall)
 
 
 def usages(trials: Iterable[Trial]) -> list[Usage]:

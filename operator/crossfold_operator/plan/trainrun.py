@@ -8,6 +8,7 @@ from crossfold_operator.api.fields import RetriesSpec, Usage
 from crossfold_operator.api.trainrun import CurrentAttempt, StopReason, TrainRunSpec, TrainRunStatus
 from crossfold_operator.names import TERMINAL_TRAIN_RUN, Reason
 from crossfold_operator.observe.attempts import Attempt, AttemptState, Failure
+from crossfold_operator.plan.spending import devices
 from crossfold_operator.times import parse_time, seconds_between, timestamp
 from crossfold_trainer.contract.result import FailureClass, RunResult
 
@@ -105,7 +106,7 @@ def _count(
         case _:
             fate = "failed"
     spent = done.usage.gpu_seconds
-    device_seconds = getattr(spent, fate) + spec.template.devices * seconds
+    device_seconds = getattr(spent, fate) + devices(spec) * seconds
     return replace(
         done,
         ended=done.ended + 1,

@@ -76,7 +76,7 @@ class Reconciler:
                 return await self._reconcile(obj, CrossValidationSpec, CrossValidationStatus, self._cross_validation)
             case Kind.TRAIN_RUN:
                 return await self._reconcile(obj, TrainRunSpec, TrainRunStatus, self._train_run)
-            case Kind.JOB | Kind.POD:
+            case Kind.JOB | Kind.POD | Kind.SERVICE:
                 return None
 
     async def _reconcile(

@@ -1,6 +1,6 @@
 """A TrainRun: its attempts are read, and the next Job is created."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -47,21 +47,16 @@ class TrainRunReconciler:
         events: list[Event] = []
         for attempt in planned.delete:
             await self._cluster.delete(Key(Kind.JOB, meta["namespace"], attempt.job), attempt.uid)
-        if planned.create is not None:
-            manifest = objects.job(
-                run, spec, config, planned.create, previous.image, progress_url=self._settings.progress_url
-            )
-            try:
-                job, existed = await self._writer.create(run, manifest)
-                if not existed:
-                    text = f"attempt {planned.create} as Job {job['metadata']['name']}"
-                    events.append(Event(False, Reason.JOB_CREATED, text))
-            except Blocked as blocked:
-                degraded = fact_of(blocked)
-            except Refused as refused:
-                # The template does not make a pod: trying again would not help.
-                text = f"spec.template makes no Job that the API server accepts: {refused.message}"
-                done = replace(done, last=Failure(FailureClass.CONFIG, text))
+        try:
+            await self._serve(run, spec, creating=planned.create is not None, attempts=attempts)
+            if planned.create is not None:
+                events += await self._create(run, spec, config, planned.create, previous.image)
+        except Blocked as blocked:
+            degraded = fact_of(blocked)
+        except Refused as refused:
+            # The template does not make a pod: trying again would not help.
+            text = f"spec makes no Job that the API server accepts: {refused.message}"
+            done = replace(done, last=Failure(FailureClass.CONFIG, text))
         if planned.create is not None or planned.delete:
             attempts = await self._attempts(run, config)
         status = train_run_status(
@@ -78,6 +73,18 @@ class TrainRunReconciler:
         await self._writer.write(run, previous, status, events)
         starting = any(a.state is AttemptState.STARTING and a.number > done.ended for a in attempts)
         return LOOK_AGAIN if starting or degraded else None
+
+    async def _create(self, run: Obj, spec: TrainRunSpec, config: RunConfig, attempt: int, image: str) -> list[Event]:
+        manifest = objects.job(run, spec, config, attempt, image, progress_url=self._settings.progress_url)
+        job, existed = await self._writer.create(run, manifest)
+        text = f"attempt {attempt} as Job {job['metadata']['name']}"
+        return [] if existed else [Event(False, Reason.JOB_CREATED, text)]
+
+    async def _serve(self, run: Obj, spec: TrainRunSpec, *, creating: bool, attempts: Sequence[Attempt]) -> None:
+        """See to it that pods that start find each other."""
+        starting = creating or any(a.state is AttemptState.STARTING and not a.deleting for a in attempts)
+        if spec.trainer.nodes > 1 and starting and not self._cluster.children(Kind.SERVICE, run["metadata"]["uid"]):
+            await self._writer.create(run, objects.service(run))
 
     async def _attempts(self, run: Obj, config: RunConfig) -> list[Attempt]:
         jobs = self._cluster.children(Kind.JOB, run["metadata"]["uid"])

@@ -13,7 +13,7 @@ from crossfold_operator.events import Event
 from crossfold_operator.names import MOST_TRIALS, Kind, Reason, TunePhase
 from crossfold_operator.observe.trials import Trial, TrialReader
 from crossfold_operator.plan import tune as tune_plan
-from crossfold_operator.plan.spending import spent, wall_clock
+from crossfold_operator.plan.spending import devices, spent, wall_clock
 from crossfold_operator.plan.tune import TunePlan
 from crossfold_operator.reconcile.sources import Sources, warm_start_status
 from crossfold_operator.reconcile.writing import LOOK_AGAIN, Blocked, Writer, fact_of, folder, stop_below, unlike
@@ -189,9 +189,9 @@ def _next_look(spec: TuneSpec, status: TuneStatus, trials: Sequence[Trial], now:
     budget, used = spec.budget, spent(spec, trials, status.wall_clock, now)
     if budget is not None and budget.wall_clock is not None:
         waits.append(duration_seconds(budget.wall_clock) - used.wall_seconds)
-    devices = spec.template.devices * sum(run.started is not None for run in tune_plan.in_flight(trials))
-    if budget is not None and budget.gpu_hours is not None and devices:
-        waits.append((budget.gpu_hours * 3600 - used.gpu_seconds) / devices)
+    running = devices(spec) * sum(run.started is not None for run in tune_plan.in_flight(trials))
+    if budget is not None and budget.gpu_hours is not None and running:
+        waits.append((budget.gpu_hours * 3600 - used.gpu_seconds) / running)
     return min(wait for wait in waits if wait > 0) if status.phase is TunePhase.RUNNING else None
 
 

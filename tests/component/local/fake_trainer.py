@@ -1,7 +1,8 @@
 """A trainer that computes its score from its hyperparameters, with all the manners of a real one and none of its work.
 
 It resumes, repeats a result that is there, saves on SIGTERM, and writes one line per training that it completed into
-trained.txt above the artifacts. FAKE_SECONDS is how long an epoch takes; FAKE_CRASH makes it fail.
+trained.txt above the artifacts. FAKE_SECONDS is how long an epoch takes; after epoch FAKE_PAUSE it waits until it is
+ended; FAKE_CRASH makes it fail.
 """
 
 import json
@@ -58,6 +59,8 @@ def main() -> int:
         curve = curve_of(scores, [at for at in config.curve_epochs if at <= epoch], Direction.MAXIMIZE)
         now = {"epoch": epoch, "step": epoch, "fraction": epoch / report.epochs, "curve": curve}
         tell(report.model_copy(update=now).text())
+        while str(epoch) == os.environ.get("FAKE_PAUSE") and not interrupted:
+            time.sleep(0.05)
         if interrupted:
             return Exit.INTERRUPTED
     outcome = RunResult(

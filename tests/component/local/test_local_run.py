@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -200,10 +201,10 @@ def test_more_trials_later(undisturbed: Here) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_and_gone_on(here: Here, undisturbed: Here, number: signal.Signals) -> None:
-    process = here.start(FAKE_SECONDS="1.5")
+    process = here.start(FAKE_PAUSE="1")
     here.until(process, lambda line: "epoch 1/3" in line)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == 128 + number
     assert "stopping: trainers save their checkpoints" in output
     assert output.splitlines()[-1] == "stopped; go on with: crossfold run tune.yaml --slots 3"
@@ -222,7 +223,9 @@ def test_killed_with_a_trainer_and_gone_on(here: Here, undisturbed: Here) -> Non
         process = here.start(FAKE_SECONDS="0.3")
         here.until(process, lambda line, seen=seen: seen in line)  # type: ignore[misc]
         held = here.folder / "runs" / "state" / "tune-small" / "processes"
-        victim = next((int(text) for path in held.iterdir() if (text := path.read_text()).isdigit()), None)
+        victim = None
+        with suppress(FileNotFoundError):  # of a process that has just ended
+            victim = next((int(text) for path in held.iterdir() if (text := path.read_text()).isdigit()), None)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
         if victim is not None:
@@ -236,24 +239,26 @@ def test_killed_with_a_trainer_and_gone_on(here: Here, undisturbed: Here) -> Non
 
 
 def test_two_at_a_time_in_one_folder(here: Here) -> None:
-    process = here.start(FAKE_SECONDS="0.4")
+    process = here.start(FAKE_PAUSE="1")
     here.until(process, lambda line: "Running" in line)
     code, output = here.run()
     assert code == 2
     assert f"error: process {process.pid} works in runs/state/tune-small" in output
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
 
 
 def test_a_second_ctrl_c_does_not_wait(here: Here) -> None:
     stubborn = f"{sys.executable} -c 'import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(\"up\", flush=True); time.sleep(300)'"
     process = here.start(CROSSFOLD_TRAINER_COMMAND=stubborn)
-    here.until(process, lambda line: "f0s42  Running" in line)
-    time.sleep(1)
+    logs = here.folder / "runs" / "state" / "tune-small" / "logs"
+    while not any("up" in log.read_text() for log in logs.rglob("*.log")):
+        assert process.poll() is None
+        time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     here.until(process, lambda line: "stopping" in line)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)  # of a grace period of 120 seconds
     assert process.returncode == 130
 
 
@@ -335,7 +340,7 @@ def test_tiny(here: Here) -> None:
 
 def test_help_is_quick() -> None:
     best = min(_seconds([sys.executable, "-m", "crossfold_cli.main", "--help"]) for _ in range(3))
-    assert best < 1.0  # 0.2 on an idle core
+    assert best < 1.0  # 0.2, of a CPU: how long it waits for one is not its own
     loaded = subprocess.run(
         [sys.executable, "-c", "import sys, crossfold_cli.main; print(*sys.modules)"],
         capture_output=True,
@@ -346,9 +351,11 @@ def test_help_is_quick() -> None:
 
 
 def _seconds(command: list[str]) -> float:
-    started = time.perf_counter()
+    """CPU time of a command."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, check=True, capture_output=True)
-    return time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def test_a_reader_that_goes_away(here: Here) -> None:

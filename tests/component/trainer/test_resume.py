@@ -1,6 +1,7 @@
 """However a run is interrupted, it ends as if it had not been: the same weights, bit for bit."""
 
 import json
+import os
 import random
 import signal
 import socket
@@ -19,6 +20,7 @@ from crossfold_trainer.contract.config import CREDENTIALS_VARIABLE, RunConfig, w
 from crossfold_trainer.contract.exits import Exit
 from crossfold_trainer.contract.result import FailureClass, RunResult
 from crossfold_trainer.interrupt import Interrupt
+from tests.conftest import ROUND
 from tests.trainer_data import run_config, write_dataset
 from tests.trainer_runs import Attempts, config_for, failure, folder_of, result, same_weights
 
@@ -85,7 +87,7 @@ def test_twenty_ends_at_random_steps_change_nothing(
     assert expected.steps == 32
     assert [point.epoch for point in expected.curve] == [2, 4, 6]
     config = config_for(data, tmp_path / "a", **SETTINGS)
-    chance = random.Random(5)
+    chance = random.Random(5 + ROUND)
     steps = sorted(chance.sample(range(1, 33), 20))
     ends = {step: chance.choice(["term", "kill", "kill and tear"]) for step in steps}
     assert {"term", "kill", "kill and tear"} == set(ends.values())
@@ -117,7 +119,11 @@ def test_twenty_ends_at_random_steps_change_nothing(
 def test_a_process_that_is_ended_goes_on_in_the_next(
     data: Path, tmp_path: Path, attempts: Attempts, number: signal.Signals
 ) -> None:
-    augment = {"hyperparameters": {"augment": ["D4", "RandomBrightnessContrast"]}, "trainer": {"maxEpochs": 6}}
+    # Many more epochs than pass from a line that is printed to a signal that is sent.
+    augment = {
+        "hyperparameters": {"augment": ["D4", "RandomBrightnessContrast"]},
+        "trainer": {"maxEpochs": 40, "earlyStoppingPatience": None},
+    }
     undisturbed = config_for(data, tmp_path / "undisturbed", **augment)
     expected = result(attempts.here(undisturbed))
 
@@ -142,6 +148,63 @@ def test_a_process_that_is_ended_goes_on_in_the_next(
     assert "epoch 1/" not in ended.output
     assert same_numbers(result(ended), expected)
     assert same_weights(folder_of(config), folder_of(undisturbed))
+
+
+SLOW_MODULE = """
+import pathlib, sys, time
+here = pathlib.Path(__file__).parent
+(here / "importing").touch()
+while not (here / "go-on").exists():
+    time.sleep(0.01)
+sys.path.remove(str(here))
+del sys.modules["obstore"]
+import obstore
+"""
+
+
+@pytest.mark.parametrize("at", ["its own imports", "the import of torch"])
+def test_a_process_that_is_ended_while_it_starts_was_preempted(
+    data: Path, tmp_path: Path, attempts: Attempts, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    config = config_for(data, tmp_path / "a", trainer={"maxEpochs": 10_000})
+    slow = tmp_path / "slow"
+    slow.mkdir()
+    if at == "its own imports":
+        (slow / "obstore.py").write_text(SLOW_MODULE)
+        monkeypatch.setenv("PYTHONPATH", str(slow), prepend=os.pathsep)
+    process = attempts.process(config)
+    assert process.stdout is not None
+    if at == "its own imports":
+        while not (slow / "importing").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+    else:
+        next(line for line in process.stdout if line.startswith("run tiny-cv0-f0s42: "))
+    process.send_signal(signal.SIGTERM)
+    (slow / "go-on").touch()
+    text = failure(attempts.ended(process), Exit.INTERRUPTED, FailureClass.PREEMPTED)
+    assert text == "SIGTERM arrived before training began: nothing to save"
+
+
+@pytest.mark.parametrize("swallowed", [False, True])
+def test_sigterm_inside_of_what_handles_errors_is_no_error(
+    data: Path, tmp_path: Path, attempts: Attempts, monkeypatch: pytest.MonkeyPatch, swallowed: bool
+) -> None:
+    """What builds a model takes any exception for a fault of the encoder; a library may take it for anything."""
+    interrupt = Interrupt()
+
+    def create_model(*_: Any, **__: Any) -> None:
+        try:
+            interrupt._arrived(signal.SIGTERM, None)
+        except BaseException as error:
+            if swallowed:
+                raise ImportError("cannot import it") from error
+            raise
+
+    monkeypatch.setattr("crossfold_trainer.model.smp.create_model", create_model)
+    ended = attempts.here(config_for(data, tmp_path / "a"), interrupt)
+    text = failure(ended, Exit.INTERRUPTED, FailureClass.PREEMPTED)
+    assert text.startswith("SIGTERM arrived before training began")
 
 
 @pytest.mark.parametrize("damage", ["last torn", "last gone", "both torn", "another digest", "best lost"])

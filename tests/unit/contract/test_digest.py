@@ -70,6 +70,8 @@ def test_golden() -> None:
         {"tracking": {"tensorboard": False}},
         {"trainer": {"numWorkers": 8, "logEveryNSteps": 1, "plotEveryNValEpochs": 0}},
         {"trainer": {"checkpointEveryNEpochs": 2, "checkpointEveryMinutes": 1, "devices": 2}},
+        {"trainer": {"devices": 4, "nodes": 2, "strategy": "FSDP"}},
+        {"trainer": {"cudaGraphs": False}},
         {"owner": "uid", "attempt": 3, "gracePeriodSeconds": 30, "outOfMemory": "HalveBatch"},
         {"digest": "x"},
     ],
@@ -140,6 +142,9 @@ def test_every_setting_of_the_trainer_is_known_to_count_or_not() -> None:
         "checkpointEveryNEpochs",
         "checkpointEveryMinutes",
         "devices",
+        "nodes",
+        "strategy",
+        "cudaGraphs",
     }
     assert {field.alias for field in TrainerSpec.model_fields.values()} == counted | unscored
 

@@ -92,6 +92,8 @@ SAID = '{"failure":{"class":"Config","message":"no such band: red"}}'
             137,
             "limits.memory",
         ),
+        # The other processes were on other nodes.
+        (BACKOFF, pod({"exitCode": 76, "message": "lost them"}), FailureClass.INFRASTRUCTURE, 76, "lost them"),
         # No word from the container.
         (BACKOFF, pod(None), FailureClass.INFRASTRUCTURE, None, "without an exit code"),
         (BACKOFF, pod(None, message="Node was lost"), FailureClass.INFRASTRUCTURE, None, "Node was lost"),
@@ -121,7 +123,7 @@ SAID = '{"failure":{"class":"Config","message":"no such band: red"}}'
 def test_classify(
     condition: Obj, seen: Obj | None, failure_class: FailureClass, exit_code: int | None, words: str
 ) -> None:
-    failure = classify(condition, seen)
+    failure = classify(condition, [seen] if seen else [])
     assert (failure.failure_class, failure.exit_code) == (failure_class, exit_code)
     assert words in failure.message
     assert not failure.no_result
@@ -133,13 +135,14 @@ def test_every_class_has_a_row() -> None:
 
 
 def test_the_rules_name_every_exit_code_that_means_something() -> None:
-    assert {code for code, _ in FAILURE_RULES if code is not None} == set(Exit) - {Exit.OK}
+    # PeersLost has none: the pod that was lost says what it means.
+    assert {code for code, _ in FAILURE_RULES if code is not None} == set(Exit) - {Exit.OK, Exit.PEERS_LOST}
     assert FAILURE_RULES[-1] == (None, FailureClass.PREEMPTED)
 
 
 def test_the_end_of_a_log_is_kept() -> None:
     log = "start\n" * 1000 + "ValueError: the end"
-    failure = classify(BACKOFF, pod({"exitCode": 1, "message": log}))
+    failure = classify(BACKOFF, [pod({"exitCode": 1, "message": log})])
     assert failure.message.endswith("ValueError: the end")
     assert len(failure.message) <= MESSAGE_TAIL
 
@@ -261,6 +264,113 @@ def test_a_container_that_never_started_ran_for_no_time() -> None:
     assert seen.started is None
     assert seen.failure is not None
     assert "no such file" in seen.failure.message
+
+
+# Several nodes --------------------------------------------------------------------------------------------------------
+
+
+def node(number: int, terminated: Obj | None = None, *, asked: str = "", **more: Any) -> Obj:
+    """The pod of a node; its deletion was asked for at a time (minutes and seconds), with a grace period of 2 minutes."""
+    seen = pod(terminated, **more)
+    meta = {
+        **seen["metadata"],
+        "name": f"r-{number}-x",
+        "labels": {"batch.kubernetes.io/job-completion-index": f"{number}"},
+    }
+    if asked:
+        minutes, seconds = asked.split(":")
+        end = f"2026-01-01T00:{int(minutes) + 2:02}:{seconds}Z"
+        meta |= {"deletionTimestamp": end, "deletionGracePeriodSeconds": 120}
+    return {**seen, "metadata": meta}
+
+
+def ran(code: int, end: str = "04:00", message: str = "", **more: Any) -> Obj:
+    """A container that ran from 00:02:00 on."""
+    return {
+        "exitCode": code,
+        "message": message,
+        "startedAt": "2026-01-01T00:02:00Z",
+        "finishedAt": f"2026-01-01T00:{end}Z",
+        **more,
+    }
+
+
+def nodes_job(**status: Any) -> Obj:
+    return {**job(**status), "spec": {"completions": 2}}
+
+
+RUNS = {"running": {"startedAt": "2026-01-01T00:05:00Z"}}
+
+
+def test_an_attempt_runs_when_all_of_its_nodes_do() -> None:
+    first = node(0, state={"running": {"startedAt": "2026-01-01T00:04:00Z"}})
+    pending = node(
+        1, conditions=[{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3"}]
+    )
+    alone, waits = one(nodes_job(), first), one(nodes_job(), pending, first)
+    assert (alone.state, alone.pod, alone.seconds) == (AttemptState.STARTING, None, 360)
+    assert (waits.state, waits.pod, waits.seconds) == (AttemptState.STARTING, pending, 360)
+    assert waits.waiting is not None
+    assert waits.waiting.reason is Reason.UNSCHEDULABLE
+    runs = one(nodes_job(), node(1, state=RUNS), first)
+    assert (runs.state, runs.started, runs.seconds) == (AttemptState.RUNNING, "2026-01-01T00:04:00Z", 360)
+
+
+def test_the_first_node_tells_the_result_and_the_last_one_ends_the_time() -> None:
+    done = nodes_job(conditions=true("Complete"))
+    seen = one(done, node(1, ran(0, "06:00")), node(0, ran(0, "05:30", result())))
+    assert seen.result is not None
+    assert (seen.failure, seen.seconds, seen.ended) == (None, 240, "2026-01-01T00:06:00Z")
+    gone = one(done, node(1, ran(0, "06:00", result()))).failure
+    assert gone is not None
+    assert "its pod is gone" in gone.message
+
+
+OOM = {"reason": "OOMKilled"}
+
+
+@pytest.mark.parametrize(
+    ("pods", "failure_class", "words"),
+    [
+        # What ended one of them, whatever became of the other.
+        ([node(0, ran(76)), node(1, ran(1, "04:30", "KeyError"))], FailureClass.CRASH, "KeyError"),
+        (
+            [node(0, ran(1, message="RuntimeError")), node(1, ran(137, **OOM))],
+            FailureClass.HOST_OUT_OF_MEMORY,
+            "memory",
+        ),
+        ([node(0, ran(1, "03:00", "x")), node(1, ran(78, message=SAID))], FailureClass.CONFIG, "no such band"),
+        ([node(0, ran(0)), node(1, ran(1, message="late"))], FailureClass.CRASH, "late"),
+        # The Job deletes what is left when one has failed: no preemption.
+        ([node(0, ran(76)), node(1, ran(137, "06:01"), asked="04:00")], FailureClass.INFRASTRUCTURE, "lost the other"),
+        ([node(0, ran(75, "05:00"), asked="04:01"), node(1, ran(1, message="x"))], FailureClass.CRASH, "x"),
+        # Deleted by somebody before.
+        ([node(0, ran(76, "05:01")), node(1, ran(137, "05:00"), asked="03:00")], FailureClass.PREEMPTED, "deleted"),
+        ([node(0, ran(76)), node(1, ran(143, "04:00"), conditions=DISRUPTED)], FailureClass.PREEMPTED, "deleted"),
+        ([node(0, ran(1)), node(1, ran(143, "04:00"), conditions=DISRUPTED)], FailureClass.PREEMPTED, "deleted"),
+        # Gone without a trace.
+        ([node(0, ran(76))], FailureClass.INFRASTRUCTURE, "lost the other"),
+        ([node(0, ran(1, message="x"))], FailureClass.CRASH, "x"),
+        ([], FailureClass.INFRASTRUCTURE, "is gone"),
+    ],
+)
+def test_of_several_nodes_the_one_that_explains_the_others_tells(
+    pods: list[Obj], failure_class: FailureClass, words: str
+) -> None:
+    failure = one(nodes_job(conditions=true("Failed", **BACKOFF)), *pods).failure
+    assert failure is not None
+    assert failure.failure_class is failure_class
+    assert words in failure.message
+
+
+def test_a_rule_that_matched_names_the_pod() -> None:
+    text = "Container trainer for pod d/r-1-x failed with exit code 71 matching FailJob rule at index 1"
+    said = '{"failure":{"class":"OutOfMemory","message":"lower batch_size"}}'
+    failure = classify(
+        {"reason": "PodFailurePolicy", "message": text}, [node(0, ran(76)), node(1, ran(71, message=said))], 2
+    )
+    assert (failure.failure_class, failure.exit_code) == (FailureClass.OUT_OF_MEMORY, 71)
+    assert failure.message == "lower batch_size"
 
 
 # Why an attempt does not start ----------------------------------------------------------------------------------------

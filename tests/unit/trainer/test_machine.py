@@ -1,5 +1,8 @@
-"""What a process may use: cgroups of both versions, in a container and out of it."""
+"""What a process may use: cgroups of both versions, in a container and out of it; and how it waits for more work."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,3 +58,57 @@ def test_memory(tmp_path: Path, content: dict[str, str], limit: int | None) -> N
 def test_cpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: dict[str, str], cpus: int) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
     assert machine.cpu_count(files(tmp_path, content)) == cpus
+
+
+def run_python(code: str, **environment: str) -> str:
+    """What a process of its own says, its environment without any word on how threads wait."""
+    inherited = {name: value for name, value in os.environ.items() if name not in machine.SPIN_VARIABLES}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env=inherited | environment, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout + ended.stderr
+
+
+FAILING_TRAIN = """
+import crossfold_trainer.__main__ as main
+try:
+    main._train(None, None, None, None, 0.0)
+except AttributeError:
+    pass
+"""
+"""Gets as far as its imports."""
+
+
+def test_torch_is_imported_with_threads_that_let_go_of_their_cpus() -> None:
+    # libgomp prints its settings when it is loaded.
+    assert f"GOMP_SPINCOUNT = '{machine.SPINS}'" in run_python(FAILING_TRAIN, OMP_DISPLAY_ENV="VERBOSE")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "spins"),
+    [("GOMP_SPINCOUNT", "77", "77"), ("OMP_WAIT_POLICY", "ACTIVE", None), ("ANOTHER", "1", machine.SPINS)],
+)
+def test_how_threads_wait_is_left_to_who_says_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, spins: str | None
+) -> None:
+    monkeypatch.setattr(os, "environ", {name: value})
+    machine.spin_less()
+    assert os.environ.get("GOMP_SPINCOUNT") == spins
+
+
+def test_a_table_is_written_without_pandas() -> None:
+    code = (
+        "import io, sys, numpy as np, pyarrow as pa\n"
+        "from pyarrow import parquet\n"
+        "from crossfold_trainer.__main__ import _column\n"
+        "given = [np.array([True, False] * 5 + [True]), np.array(['r1', '', 'Ås'] * 3 + ['x'] * 2), np.arange(11)]\n"
+        "table = pa.Table.from_arrays([_column(values) for values in given], names=['a', 'b', 'c'])\n"
+        "table.validate(full=True)\n"
+        "file = io.BytesIO()\n"
+        "parquet.write_table(table, file)\n"
+        "assert 'pandas' not in sys.modules\n"
+        "read = parquet.ParquetFile(file).read()\n"
+        "assert [column.to_pylist() for column in read] == [values.tolist() for values in given]\n"
+    )
+    run_python(code)

@@ -24,19 +24,23 @@ def test_waits_and_work_are_told_apart() -> None:
     clock = Clock()
     meter = Meter(clock)
 
+    waited = 7.0  # in epochs before
+
     def source() -> Iterator[tuple[list[int]]]:
-        for size in (4, 4, 2):
+        nonlocal waited
+        for _ in range(3):
             clock.now += 1.0  # reading
-            yield ([0] * size,)
+            waited += 1.0
+            yield ([0, 0],)  # this rank's share of four
 
     with meter.epoch():
-        for _ in meter.batches(source()):
+        for _ in meter.batches(source(), 4, lambda: waited):
             clock.now += 3.0  # a step
-    assert (meter.patches, meter.training, meter.data_wait) == (10, 12.0, 3.0)
-    assert meter.patches_per_second == pytest.approx(10 / 12)
+    assert (meter.patches, meter.training, meter.data_wait) == (12, 12.0, 3.0)
+    assert meter.patches_per_second == pytest.approx(1.0)
     assert meter.data_wait_share == 0.25
     clock.now += 8.0  # validation
-    assert meter.patches_per_second == pytest.approx(10 / 12)
+    assert meter.patches_per_second == pytest.approx(1.0)
     with meter.checkpoint():
         clock.now += 5.0
     assert meter.checkpoint_wait_share == 5 / 25
@@ -46,7 +50,7 @@ def test_the_epoch_under_way_counts() -> None:
     clock = Clock()
     meter = Meter(clock)
     with meter.epoch():
-        for _ in meter.batches(iter([([0, 0],), ([0, 0],)])):
+        for _ in meter.batches(iter([([0, 0],), ([0, 0],)]), 2, lambda: 0.0):
             clock.now += 2.0
             seen = meter.patches_per_second
     assert seen == 0.5  # one batch of two is done after four seconds

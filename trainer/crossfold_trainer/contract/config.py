@@ -103,6 +103,14 @@ class InMemory(StrEnum):
     NEVER = "Never"
 
 
+class Strategy(StrEnum):
+    """How the processes that train a run together hold its model."""
+
+    AUTO = "Auto"
+    DDP = "DDP"
+    FSDP = "FSDP"
+
+
 class OutOfMemoryPolicy(StrEnum):
     """What a run does when the accelerator's memory does not suffice."""
 
@@ -350,7 +358,7 @@ class TrainerSpec(Model):
     gradient_clip: Annotated[float, Field(gt=0, le=1e6)] | None = None
     """Greatest norm of the gradients of a step, all parameters together; null: not clipped."""
     num_workers: Annotated[int, Field(ge=0, le=64)] = 0
-    """Threads that decode patches; 0: one for each CPU of the pod, at most 4."""
+    """Threads that decode patches; 0: one for each CPU of the pod, at most 8."""
     in_memory: InMemory = InMemory.AUTO
     """Auto keeps the patches of the run in memory where they take at most 40 % of its limit; Always, or Never."""
     limit_train_batches: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
@@ -366,10 +374,18 @@ class TrainerSpec(Model):
     devices: Annotated[int, Field(ge=1, le=16)] = 1
     """Processes that train together in one pod, one a GPU (template.resources must ask for as many), each on its share
     of every batch: batch_size, steps and results stay what they are on one device."""
+    nodes: Annotated[int, Field(ge=1, le=64)] = 1
+    """Pods that train together, each with all of template.resources and so many devices; an Indexed Job."""
+    strategy: Strategy = Strategy.AUTO
+    """Auto and DDP keep the whole model on each device, FSDP shards weights, gradients and optimiser over all devices:
+    for a model that does not fit otherwise."""
     precision: Precision = Precision.AUTO
     """Auto (BF16Mixed on a GPU that has it, else FP32), FP32 (no TF32 either), BF16Mixed or FP16Mixed (GPU only)."""
     compile: bool = False
     """Compile the model (torch.compile): a slow first step, faster ones after it; the image needs a C++ compiler."""
+    cuda_graphs: bool = True
+    """Hand a GPU a whole step at once, once a few have run (on one device, with neither compile nor FP16Mixed); steps
+    and results stay the same. It keeps the memory of a step; false: one operation at a time."""
     deterministic: bool = False
     """Use only operations that repeat bit for bit on the same kind of GPU; slower, and some models have none."""
     detect_anomaly: bool = False
@@ -377,8 +393,12 @@ class TrainerSpec(Model):
 
     rules = (
         Rule(
-            "!self.compile || self.devices == 1",
-            "compile works on one device: set compile to false, or devices to 1",
+            "!self.compile || self.devices * self.nodes == 1",
+            "compile works on one device: set compile to false, or devices and nodes to 1",
+        ),
+        Rule(
+            "self.strategy != 'FSDP' || self.devices * self.nodes > 1",
+            "FSDP shards a model over several devices: raise devices or nodes, or set strategy to Auto",
         ),
         Rule(
             "self.loss == 'Sum' ? (has(self.lossSum) && size(self.lossSum) >= 2)"
@@ -386,6 +406,11 @@ class TrainerSpec(Model):
             "lossSum goes with loss Sum, and must then list at least two losses",
         ),
     )
+
+    @property
+    def processes(self) -> int:
+        """Processes that train together, all nodes counted."""
+        return self.devices * self.nodes
 
 
 class WandbMode(StrEnum):
@@ -551,6 +576,9 @@ _TRAINER_UNSCORED = {
     "checkpoint_every_n_epochs",
     "checkpoint_every_minutes",
     "devices",
+    "cuda_graphs",
+    "nodes",
+    "strategy",
 }
 """Trainer settings that change what is seen or how fast it comes, never the score."""
 

@@ -12,5 +12,7 @@ class Exit(IntEnum):
     """The accelerator ran out of memory."""
     INTERRUPTED = 75
     """Stopped by SIGTERM after a checkpoint was saved; started again it resumes (EX_TEMPFAIL)."""
+    PEERS_LOST = 76
+    """Others of the processes that train together are gone or were never met: what ended them says why."""
     CONFIG = 78
     """The configuration or the data is wrong; trying again would not help (EX_CONFIG)."""
