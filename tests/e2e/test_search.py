@@ -186,7 +186,8 @@ def test_a_run_is_pruned_in_its_midst(world: World, kubectl: Kubectl, cluster_en
         maxTrials=len(rates),
         parallelism=1,
         racing={"enabled": False},
-        pruning={"method": "MedianStop", "minEpochs": 3, "minPeers": 3},
+        # One of four goes on: the last one would have to be the best of all.
+        pruning={"method": "ASHA", "minEpochs": 3, "minPeers": 3},
         # Long enough for several reports, which are 5 s apart, and several statuses.
         trainer={"maxEpochs": 20, "checkValEveryNEpoch": 1, "earlyStoppingPatience": None, "plotEveryNValEpochs": 0},
     )
