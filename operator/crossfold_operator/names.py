@@ -136,6 +136,7 @@ class Reason(StrEnum):
     CONFIG_ERROR = "ConfigError"
     NAME_CONFLICT = "NameConflict"
     WAITING_FOR_TUNE = "WaitingForTune"
+    NO_LIVE_PROGRESS = "NoLiveProgress"
     REFUSED = "Refused"
     ALL_RUNS_SUCCEEDED = "AllRunsSucceeded"
     TARGET_REACHED = "TargetReached"

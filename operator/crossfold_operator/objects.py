@@ -12,6 +12,7 @@ from crossfold_operator.api.tune import TuneSpec
 from crossfold_operator.names import API_VERSIONS, CACHE_VOLUME, CONTAINER, Kind
 from crossfold_operator.observe.attempts import FAILURE_RULES
 from crossfold_operator.observe.metadata import parent_of
+from crossfold_operator.plan.pruning import curve_epochs
 from crossfold_trainer.contract import progress
 from crossfold_trainer.contract.base import Model
 from crossfold_trainer.contract.config import (
@@ -129,6 +130,7 @@ def train_run(
         },
     }
     folds = spec.cross_validation
+    epochs = curve_epochs(spec, unit) if isinstance(spec, TuneSpec) else []
     content = {
         "fold": fold,
         "seed": seed,
@@ -136,6 +138,7 @@ def train_run(
         "foldMethod": str(folds.fold_method),
         "hyperparameters": [dict(item) for item in hyperparameters],
         **{key: dump(getattr(spec, key)) for key in _SHARED},
+        **({"curveEpochs": epochs} if epochs else {}),
         "template": {**dump(spec.template), "image": image},
         "retries": dump(spec.retries),
     }
@@ -164,6 +167,7 @@ def run_config(run: Mapping[str, Any], spec: TrainRunSpec) -> RunConfig:
         folds=spec.folds,
         fold_method=spec.fold_method,
         hyperparameters=by_name(spec.hyperparameters),
+        curve_epochs=spec.curve_epochs,
         owner=meta["uid"],
         out_of_memory=spec.retries.out_of_memory,
         grace_period_seconds=spec.template.termination_grace_period_seconds,

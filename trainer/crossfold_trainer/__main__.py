@@ -50,6 +50,7 @@ from crossfold_trainer.contract.result import (
     RunResult,
 )
 from crossfold_trainer.contract.scoring import run_score
+from crossfold_trainer.curve import scores_so_far
 from crossfold_trainer.data import open_dataset
 from crossfold_trainer.errors import (
     AcceleratorOutOfMemory,
@@ -408,6 +409,7 @@ def make_result(
         epoch=best.epoch if best is not None else progress.last_validated,
         epochs=progress.epoch,
         steps=progress.step,
+        curve=scores_so_far(config, progress),
         duration_seconds=round(seconds, 3),
         performance=speed,
         checkpoint_uri=f"{config.artifact_uri}/{checkpoint}" if checkpoint else "",

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from crossfold_cli.explain.asking import Asking, asking
+from crossfold_cli.explain.inside import InsideLook, inside
 from crossfold_cli.explain.looks import Look, looks
 from crossfold_cli.explain.past import Past, Seen, under_way
 from crossfold_operator.names import Condition, CrossValidationPhase
@@ -72,6 +73,9 @@ class TrialStory:
     looks: tuple[Look, ...]
     untold: int
     """Runs that nobody knows the end of: the looks that were not written down cannot be taken once more."""
+    pruning: str
+    """Why its runs were not looked into; empty where they were."""
+    inside: tuple[InsideLook, ...]
     comparison: Comparison | None
     outcome: str
     """Why it ended as it did; empty where its phase says all."""
@@ -135,6 +139,8 @@ def trial_story(past: Past, seen: Seen) -> TrialStory:
         racing="" if past.spec.racing.enabled else "racing is off: spec.racing.enabled is false",
         looks=looks(past, seen),
         untold=seen.undated,
+        pruning="" if past.spec.pruning.enabled else "pruning is off: spec.pruning.method is None",
+        inside=inside(past, seen),
         comparison=_comparison(past, trial, before) if trial.phase is CrossValidationPhase.COMPLETE else None,
         outcome=_outcome(seen),
     )
@@ -268,7 +274,7 @@ def _outcome(seen: Seen) -> str:
     if seen.trial.stop is not None:
         return seen.trial.stop.message
     if seen.trial.audit is not None:
-        return f"would have been {seen.trial.audit.message}; it ran to its end to measure how often racing is wrong"
+        return f"would have been {seen.trial.audit.message}; it ran to its end to measure how often that is wrong"
     if seen.trial.phase in (CrossValidationPhase.FAILED, CrossValidationPhase.UNSTABLE):
         culprits = [run for run in seen.runs if run.record.message]
         return "; ".join(

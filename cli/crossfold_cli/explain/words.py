@@ -21,6 +21,9 @@ def of_trial(story: TrialStory) -> list[str]:
     lines += _indent(_asking(story.asking, story.asked))
     lines += ["", "Its runs"]
     lines += _indent(_runs(story.runs))
+    if not story.pruning:
+        lines += ["", "What pruning saw inside its first run"]
+        lines += _indent(_inside(story))
     lines += ["", "What racing saw"]
     lines += _indent(_looks(story))
     lines += ["", "What became of it"]
@@ -125,6 +128,16 @@ def _once_more(look: Look) -> str:
     if look.deleted:
         return f"looked at once more: other numbers, without trials {numbers_text(look.deleted)}, which were deleted"
     return "looked at once more: other numbers, though no trial is gone: scores, or what was written, were changed"
+
+
+def _inside(story: TrialStory) -> list[str]:
+    lines = []
+    for look in story.inside:
+        lines.append(f"{look.at:%H:%M:%S}  {look.text}")
+        if look.recorded:
+            told = "the same numbers" if look.reproduced else "other numbers: objects were deleted, or the Tune edited"
+            lines.append(f"          (written down by the operator; looked at once more: {told})")
+    return lines or ["no look was taken: racing waited for its first trials, or the run was not heard of"]
 
 
 def _end(story: TrialStory) -> list[str]:

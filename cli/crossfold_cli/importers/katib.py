@@ -42,7 +42,7 @@ _LEFT = {
     "trialTemplate": "Crossfold's trainer runs; spec.template says how its pods look",
     "metricsCollectorSpec": "Crossfold's trainer reports its metrics itself",
     "resumePolicy": "a Tune goes on whenever spec.maxTrials is raised",
-    "earlyStopping": "a Tune's racing prunes across folds and seeds instead",
+    "earlyStopping": "a Tune's racing prunes across folds and seeds; spec.pruning looks into runs",
 }
 _COUNTS = {
     "maxTrialCount": ("max_trials", 1),

@@ -20,6 +20,7 @@ from crossfold_operator.api.fields import (
     named_list,
 )
 from crossfold_operator.api.parameters import InitialTrial, ParameterSpec, ParameterValue
+from crossfold_operator.api.pruning import PruningSpec
 from crossfold_operator.api.racing import RacingSpec
 from crossfold_operator.api.stopping import BudgetSpec, EarlyStoppingSpec
 from crossfold_operator.names import MOST_TRIALS, TunePhase
@@ -63,8 +64,17 @@ class TuneSpec(RootSpec):
     """What may be spent; null: whatever maxTrials takes."""
     racing: Annotated[RacingSpec, Field(json_schema_extra=PARTLY_MUTABLE)] = RacingSpec()
     """Stops the remaining runs of trials that would not become the best; on by default."""
+    pruning: PruningSpec = PruningSpec()
+    """Ends trials in the middle of their first run; off by default."""
 
     rules = (
+        Rule(
+            "self.pruning.method == 'None' || !has(self.pruning.minEpochs)"
+            " || (self.pruning.minEpochs + self.trainer.checkValEveryNEpoch - 1) / self.trainer.checkValEveryNEpoch"
+            " * self.trainer.checkValEveryNEpoch < self.trainer.maxEpochs",
+            "pruning needs a validation from minEpochs on that is not the last: lower pruning.minEpochs or"
+            " trainer.checkValEveryNEpoch, or raise trainer.maxEpochs",
+        ),
         Rule(
             "!has(self.maxFailedTrials) || self.maxFailedTrials <= self.maxTrials",
             "maxFailedTrials must not exceed maxTrials",
@@ -98,7 +108,7 @@ class TuneSpec(RootSpec):
 
 
 class DecisionAction(StrEnum):
-    """What racing did about a trial."""
+    """What racing or pruning did about a trial."""
 
     PRUNED = "Pruned"
     AUDITED = "Audited"
@@ -114,7 +124,7 @@ class TrialCounts(Model):
     complete: Count = 0
     """Trials with a score."""
     pruned: Count = 0
-    """Trials that racing stopped."""
+    """Trials that racing or pruning stopped."""
     stopped: Count = 0
     """Trials that were stopped by a person or since the search ended."""
     unstable: Count = 0
@@ -140,7 +150,7 @@ class RunCounts(Model):
     stopped: Count = 0
     """Stopped before their end."""
     skipped: Count = 0
-    """Never started, since racing stopped their trial."""
+    """Never started, since their trial was pruned."""
     preemptions: Count = 0
     """Attempts that were interrupted, all runs together."""
 
@@ -179,7 +189,7 @@ class TuneSummary(Model):
     gpu: ShortText = ""
     """GPU-hours of all attempts, those that run included."""
     saved: ShortText = ""
-    """Share of the planned runs of the trials so far that racing did not need."""
+    """Share of the planned runs of the trials so far that were not needed, since their trial was pruned."""
     eta: ShortText = ""
     """Time that the trials to come take at the pace so far."""
     objective: ShortText = ""
@@ -224,7 +234,7 @@ class WallClock(Model):
 
 
 class LastDecision(Model):
-    """What racing decided last."""
+    """What racing or pruning decided last."""
 
     trial: Count
     """Number of the trial."""
@@ -237,7 +247,7 @@ class LastDecision(Model):
 
 
 class AuditStatus(Model):
-    """How often racing was wrong, measured on trials that ran to their end although they would have been pruned."""
+    """How often pruning was wrong, measured on trials that ran to their end although they would have been pruned."""
 
     checked: Count = 0
     """Such trials that are complete."""
@@ -273,9 +283,11 @@ class TuneStatus(Model):
     wall_clock: WallClock = WallClock()
     """Time in which runs trained."""
     last_decision: LastDecision | None = None
-    """What racing decided last."""
+    """What racing or pruning decided last."""
     audit: AuditStatus | None = None
     """How often racing was wrong, where spec.racing.audit is not 0."""
+    pruning_audit: AuditStatus | None = None
+    """How often pruning was wrong, where spec.pruning.audit is not 0."""
     summary: TuneSummary = TuneSummary()
     """Texts for printer columns."""
 

@@ -9,6 +9,7 @@ from crossfold_operator.api.crossvalidation import AuditSpec, CrossValidationSta
 from crossfold_operator.api.fields import MetricSummary, Usage
 from crossfold_operator.api.trainrun import StopReason
 from crossfold_operator.names import TERMINAL_CROSS_VALIDATION, CrossValidationPhase, TrainRunPhase
+from crossfold_operator.observe.curves import Curve, curve_of
 from crossfold_operator.observe.metadata import Obj, is_deleting
 from crossfold_operator.observe.runs import Run, finite, read_runs
 from crossfold_trainer.contract.base import Model
@@ -39,6 +40,8 @@ class Ended:
     """Runs that were started, whatever became of them."""
     scores: tuple[Score, ...] = ()
     """Of the runs that succeeded with a score that may be compared."""
+    curves: Mapping[tuple[int, int], Curve] = field(default_factory=dict)
+    """Of the runs that told one, by fold and seed."""
     usage: Usage = field(default_factory=Usage)
     end_time: str | None = None
     data_digest: str = ""
@@ -68,7 +71,7 @@ class Trial:
     stop: TrialStopSpec | None = None
     """Why it is to end before its time."""
     audit: AuditSpec | None = None
-    """Racing would have pruned it."""
+    """It would have been pruned."""
     suspended: bool = False
 
     @property
@@ -83,13 +86,24 @@ class Trial:
 
     @property
     def pruned(self) -> bool:
-        """Whether racing stopped it."""
+        """Whether racing or pruning stopped it."""
         return self.stop is not None and self.stop.reason is StopReason.PRUNED
 
     @property
     def scores(self) -> tuple[Score, ...]:
         """Of its runs that succeeded with a score that may be compared."""
         return self.ended.scores if self.ended is not None else scores_of(run.record for run in self.runs)
+
+    def run(self, unit: tuple[int, int]) -> Run | None:
+        """The run of this fold and seed, while the trial is under way."""
+        return next((run for run in self.runs if run.unit == unit), None)
+
+    def curve(self, unit: tuple[int, int]) -> Curve | None:
+        """The curve of the run of this fold and seed, if it told one."""
+        if self.ended is not None:
+            return self.ended.curves.get(unit)
+        run = self.run(unit)
+        return curve_of(run.record) if run is not None and run.record.curve else None
 
 
 class TrialReader:
@@ -154,6 +168,7 @@ def read_trial(obj: Obj, number: int, searched: frozenset[str], runs_of: Callabl
             expected=seen.expected,
             created=len(records),
             scores=scores_of(records),
+            curves={(record.fold, record.seed): curve_of(record) for record in records if record.curve},
             usage=seen.usage,
             end_time=seen.end_time,
             data_digest=seen.data_digest,

@@ -1,39 +1,28 @@
 """Which trials are worth their remaining runs. Pure: the trials are seen here, and judged by search.racing."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from functools import lru_cache
 
-from crossfold_operator.api.crossvalidation import AuditSpec, TrialStopSpec
 from crossfold_operator.api.racing import LookRule, LookSpec
-from crossfold_operator.api.trainrun import StopReason
 from crossfold_operator.api.tune import TuneSpec
 from crossfold_operator.names import CrossValidationPhase
 from crossfold_operator.observe.trials import Ended, Trial
 from crossfold_operator.plan.crossvalidation import spoilt
+from crossfold_operator.plan.decisions import Decided
 from crossfold_operator.search import racing
-from crossfold_operator.times import timestamp
 from crossfold_trainer.contract.metrics import Direction
 from crossfold_trainer.contract.scoring import score_direction, score_range
 
-MAX_MESSAGE = 1024
 
-
-@dataclass(frozen=True)
-class Judged:
-    """A trial that would not become the best."""
-
-    trial: Trial
-    decision: racing.Decision
-    audited: bool
-    """It runs to its end all the same."""
-
-
-def judge(spec: TuneSpec, trials: Sequence[Trial]) -> list[Judged]:
+def judge(spec: TuneSpec, trials: Sequence[Trial]) -> list[Decided]:
     """The trials under way that would not become the best."""
     return [
-        Judged(trial, decision, racing.audited(spec.algorithm.seed, trial.number, spec.racing.audit))
+        Decided(
+            trial,
+            racing.text(decision),
+            look=look_of(decision),
+            audited=racing.audited(spec.algorithm.seed, trial.number, spec.racing.audit),
+        )
         for trial, decision in looks(spec, trials)
         if decision.prune
     ]
@@ -111,18 +100,6 @@ def lead(spec: TuneSpec, trials: Sequence[Trial]) -> int | None:
     if not spec.racing.enabled or needed is None:
         return None
     return max(0, needed - sum(trial.phase is CrossValidationPhase.COMPLETE for trial in trials))
-
-
-def stop_of(judged: Judged, now: datetime) -> TrialStopSpec:
-    """The decision as it is written on the trial, which is what is remembered of it."""
-    message = racing.text(judged.decision)[:MAX_MESSAGE]
-    return TrialStopSpec(reason=StopReason.PRUNED, message=message, time=timestamp(now), look=look_of(judged.decision))
-
-
-def audit_of(judged: Judged, now: datetime) -> AuditSpec:
-    """The decision that is not carried out, as it is written on the trial."""
-    message = racing.text(judged.decision)[:MAX_MESSAGE]
-    return AuditSpec(time=timestamp(now), message=message, look=look_of(judged.decision))
 
 
 def look_of(decision: racing.Decision) -> LookSpec:

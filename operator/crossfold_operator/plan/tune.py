@@ -5,6 +5,7 @@ The root decides everything below it in one place: parallelism is a number of ru
 Where racing may prune a trial, its runs come one by one, and slots go to many trials rather than to many runs of one: a
 run that was started before the look that prunes its trial is lost. The first trials, which racing waits for, and all
 trials where it is off, come whole instead, the oldest first: a complete trial teaches the sampler and racing the most.
+Where racing is off and pruning is not, a trial comes whole when its first run has ended.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from crossfold_operator.api.tune import TuneSpec
 from crossfold_operator.names import CrossValidationPhase
 from crossfold_operator.observe.runs import Run
 from crossfold_operator.observe.trials import Trial
-from crossfold_operator.plan import racing
+from crossfold_operator.plan import pruning, racing
 from crossfold_operator.plan.crossvalidation import Unit, due, spoilt
 from crossfold_operator.plan.spending import Spent
 from crossfold_operator.plan.verdict import failure, halt, verdict
@@ -108,9 +109,13 @@ def history(
 
 
 def _told(trial: Trial, policy: OutOfMemoryPolicy) -> SearchTrial:
-    if trial.pruned and trial.stop is not None and trial.stop.look is not None:
-        look = trial.stop.look
+    stop = trial.stop
+    if trial.pruned and stop is not None and stop.look is not None:
+        look = stop.look
         return SearchTrial(trial.number, trial.parameters, TrialState.PRUNED, look.predicted, max(1, look.runs_done))
+    if trial.pruned and stop is not None and stop.run_look is not None:
+        inside = stop.run_look
+        return SearchTrial(trial.number, trial.parameters, TrialState.PRUNED, inside.predicted, inside.runs_done)
     state = _STATES.get(trial.phase, TrialState.RUNNING)
     if state is TrialState.FAILED and trial.out_of_memory and policy is OutOfMemoryPolicy.CONSTRAIN:
         state = TrialState.INFEASIBLE
@@ -137,7 +142,7 @@ def plan(spec: TuneSpec, trials: Sequence[Trial], asked: int, ask: Ask, *, spent
     if failing is not None:
         return TunePlan(stops=_stop_all(trials, f"the Tune failed: {failing.message}", now))
     units = spec.cross_validation.units
-    stops, audits = _race(spec, trials, now)
+    stops, audits = _prune(spec, trials, now)
     trials = _with(trials, stops, audits)
     ending = halt(spec, trials, spent)
     if ending is not None:
@@ -150,10 +155,13 @@ def plan(spec: TuneSpec, trials: Sequence[Trial], asked: int, ask: Ask, *, spent
     return replace(filled, stops=stops, audits=audits)
 
 
-def _race(spec: TuneSpec, trials: Sequence[Trial], now: datetime) -> tuple[tuple[Stop, ...], tuple[Audit, ...]]:
-    judged = racing.judge(spec, trials)
-    stops = tuple(Stop(found.trial, racing.stop_of(found, now)) for found in judged if not found.audited)
-    audits = tuple(Audit(found.trial, racing.audit_of(found, now)) for found in judged if found.audited)
+def _prune(spec: TuneSpec, trials: Sequence[Trial], now: datetime) -> tuple[tuple[Stop, ...], tuple[Audit, ...]]:
+    """What racing decides, and of the trials that it leaves what is decided inside their first run."""
+    raced = racing.judge(spec, trials)
+    known = {found.trial.number for found in raced}
+    judged = [*raced, *(found for found in pruning.judge(spec, trials) if found.trial.number not in known)]
+    stops = tuple(Stop(found.trial, found.stop(now)) for found in judged if not found.audited)
+    audits = tuple(Audit(found.trial, found.audit(now)) for found in judged if found.audited)
     return stops, audits
 
 
@@ -188,8 +196,10 @@ class _Slots:
         self._due = {t.number: due(self._units, t.runs, stopping=False) for t in self._active}
         self._flying = {t.number: sum(not run.terminal for run in t.runs) for t in self._active}
         self._lead = racing.lead(spec, trials)
-        # Whole trials: all of them, or as many as racing waits for.
-        self._whole = [trial for trial in self._active if not spoilt(trial.runs)][: self._lead]
+        # Whole trials: all that may not be pruned inside their first run, or as many as racing waits for.
+        sound = [trial for trial in self._active if not spoilt(trial.runs)]
+        kept = [trial for trial in sound if not pruning.prunable(spec, trial)]
+        self._whole = kept if self._lead is None else sound[: self._lead]
         self._runs: list[NewRun] = []
         self._new: dict[int, tuple[dict[str, Any], list[Unit]]] = {}
         self._exhausted = False
@@ -233,7 +243,8 @@ class _Slots:
         if parameters is None:
             self._exhausted = True
             return False
-        whole = self._lead is None or len(self._whole) + len(self._new) < self._lead
+        waited_for = self._lead is not None and len(self._whole) + len(self._new) < self._lead
+        whole = waited_for or (self._lead is None and not self._spec.pruning.enabled)
         started = list(self._units[: self._free if whole else 1])
         self._new[self._asked] = (parameters, started)
         self._told.append(SearchTrial(self._asked, parameters, TrialState.RUNNING))

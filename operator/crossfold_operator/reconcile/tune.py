@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any
 
 from crossfold_operator import objects
-from crossfold_operator.api.racing import LookSpec
 from crossfold_operator.api.tune import SearchStatus, TuneSpec, TuneStatus
 from crossfold_operator.cluster.base import Cluster, Key, Obj, Refused, key_of
 from crossfold_operator.events import Event
@@ -37,7 +36,11 @@ REFRESH = 60.0
 class TuneReconciler:
     """Brings Tunes closer to what their specs say."""
 
-    def __init__(self, cluster: Cluster, writer: Writer, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, cluster: Cluster, writer: Writer, clock: Callable[[], datetime], *, reporting: bool = True
+    ) -> None:
+        """Of the operator: whether it hears from runs while they train."""
+        self._reporting = reporting
         self._cluster = cluster
         self._writer = writer
         self._clock = clock
@@ -114,6 +117,7 @@ class TuneReconciler:
             ),
             artifact_uri=folder(spec.artifacts.uri, tune["metadata"]["namespace"], tune["metadata"]["name"]),
             degraded=degraded,
+            reporting=self._reporting,
             now=now,
             generation=tune["metadata"].get("generation"),
         )
@@ -158,17 +162,17 @@ class TuneReconciler:
             if wanted:
                 key = Key(Kind.CROSS_VALIDATION, namespace, trial.name)
                 await self._cluster.patch(key, trial.uid, {"spec": wanted})
-            if stop is not None and stop.look is not None:
-                events.append(self._decided(tune, trial, stop.look, Reason.TRIAL_PRUNED, stop.message))
-            if audit is not None:
+            if stop is not None and (look := stop.look or stop.run_look) is not None:
+                events.append(self._decided(tune, trial, look, Reason.TRIAL_PRUNED, stop.message))
+            if audit is not None and (look := audit.look or audit.run_look) is not None:
                 text = f"audited, would be {audit.message}"
-                events.append(self._decided(tune, trial, audit.look, Reason.TRIAL_AUDITED, text))
+                events.append(self._decided(tune, trial, look, Reason.TRIAL_AUDITED, text))
             below = stop_below(stop or trial.stop)
             await self._writer.steer_runs(namespace, trial.runs, suspend=spec.suspend, stop=below)
         return events
 
     @staticmethod
-    def _decided(tune: Obj, trial: Trial, look: LookSpec, reason: Reason, message: str) -> Event:
+    def _decided(tune: Obj, trial: Trial, look: Model, reason: Reason, message: str) -> Event:
         """One line with the numbers, and the Event."""
         about = {"object": str(key_of(tune)), "decision": str(reason), "trial": trial.number}
         log.info(message, extra={**about, **look.model_dump(mode="json", by_alias=False)})

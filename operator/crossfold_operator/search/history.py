@@ -39,7 +39,7 @@ class Trial:
             all its hyperparameters, until ``warm_start`` took those that are searched here.
         state: how it stands.
         value: its mean score, when COMPLETE; the predicted mean over all its runs, when PRUNED.
-        step: the runs that had ended when it was PRUNED, at least 1.
+        step: the runs that had ended when it was PRUNED; 0 inside its first one.
         source: the finished Tune that it is a trial of; empty for a trial of this one.
     """
 

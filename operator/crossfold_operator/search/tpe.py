@@ -94,9 +94,10 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
 def _told(trial: Trial, coordinates: dict[str, Any], distributions: Distributions, last: float | None) -> FrozenTrial:
     """A trial in Optuna's words.
 
-    A PRUNED one reports the mean that it was predicted to reach, after as many steps as it had runs: it ranks below all
-    complete ones, and among the pruned ones by how far it came. One that is not COMPLETE for want of a comparable score
-    is told as pruned at once, at the worst score seen: a place that is bad, by an amount that nobody knows.
+    A PRUNED one reports the mean that it was predicted to reach, after as many steps as it had runs (none inside its
+    first): it ranks below all complete ones, and among the pruned ones by how far it came. One that is not COMPLETE for
+    want of a comparable score is told as pruned at once, at the worst score seen: a place that is bad, by an amount
+    that nobody knows.
     An INFEASIBLE one is told as pruned without a score and in violation of a constraint: it ranks below all others.
     """
     value: float | None = None

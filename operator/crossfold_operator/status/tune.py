@@ -60,6 +60,7 @@ def tune_status(
     degraded: Fact | None,
     now: datetime,
     generation: int | None,
+    reporting: bool = True,
 ) -> TuneStatus:
     """The status of a Tune.
 
@@ -73,6 +74,7 @@ def tune_status(
         degraded: a problem that the reconcile met.
         now: the time.
         generation: of the spec.
+        reporting: whether the operator hears from runs while they train.
     """
     clock = wall_clock(previous.wall_clock, trials, now)
     used = spent(spec, trials, clock, now)
@@ -85,7 +87,7 @@ def tune_status(
     usage = total(usages(trials))
     order = ranking(spec.objective, trials)
     best = _best(order[0], artifact_uri) if order else None
-    degraded = _tune_degraded(previous, trials, runs, degraded)
+    degraded = _tune_degraded(previous, trials, runs, degraded) or _unheard(spec, reporting=reporting)
     phase = _tune_phase(spec, over, trials, counts)
     complete = over is not None and not over.failed
     message = over.message if over else ending.message if ending else ""
@@ -123,7 +125,8 @@ def tune_status(
         usage=usage,
         wall_clock=clock,
         last_decision=_last_decision(trials),
-        audit=_audit(spec, trials),
+        audit=_audit(spec, trials) if spec.racing.enabled and spec.racing.audit else None,
+        pruning_audit=_audit(spec, trials, inside=True) if spec.pruning.enabled and spec.pruning.audit else None,
         summary=TuneSummary(
             trials=f"{ended}/{max(asked, spec.max_trials) if not search.exhausted else asked}",
             best=score_text(best.score, best.std) if best else "",
@@ -190,7 +193,7 @@ def _saved(counts: RunCounts) -> str:
 
 
 def _last_decision(trials: Sequence[Trial]) -> LastDecision | None:
-    """The latest decision of racing; of several at one time the one about the trial with the highest number."""
+    """The latest decision to prune; of several at one time the one about the trial with the highest number."""
     made = [
         LastDecision(trial=trial.number, action=DecisionAction.PRUNED, time=trial.stop.time, message=trial.stop.message)
         for trial in trials
@@ -206,14 +209,14 @@ def _last_decision(trials: Sequence[Trial]) -> LastDecision | None:
     return max(made, key=lambda decision: (parse_time(decision.time), decision.trial), default=None)
 
 
-def _audit(spec: TuneSpec, trials: Sequence[Trial]) -> AuditStatus | None:
-    if not (spec.racing.enabled and spec.racing.audit):
-        return None
+def _audit(spec: TuneSpec, trials: Sequence[Trial], *, inside: bool = False) -> AuditStatus:
+    """How often racing was wrong, or pruning inside a run; where no other trial was complete then, any score wins."""
     direction = score_direction(spec.objective)
     checked = [
-        better(trial.score, trial.audit.look.bar, direction)
+        look.bar is None or better(trial.score, look.bar, direction)
         for trial in trials
         if trial.phase is CrossValidationPhase.COMPLETE and trial.audit is not None and trial.score is not None
+        if (look := trial.audit.run_look if inside else trial.audit.look) is not None
     ]
     return AuditStatus(checked=len(checked), would_have_won=sum(checked))
 
@@ -241,6 +244,14 @@ def _best(trial: Trial, artifact_uri: str) -> BestTrial:
         metrics=dict(trial.ended.metrics) if trial.ended else {},
         artifact_uri=f"{artifact_uri}/{trial.name}",
     )
+
+
+def _unheard(spec: TuneSpec, *, reporting: bool) -> Fact | None:
+    """Pruning without anything to go by."""
+    if reporting or not spec.pruning.enabled:
+        return None
+    text = "spec.pruning: nothing is pruned inside runs, since live progress is off: set the chart's progress.enabled"
+    return Fact(Condition.DEGRADED, True, Reason.NO_LIVE_PROGRESS, text)
 
 
 def _tune_degraded(

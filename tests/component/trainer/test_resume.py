@@ -66,6 +66,7 @@ SETTINGS: dict[str, Any] = {
     "hyperparameters": {"augment": ["D4", "RandomBrightnessContrast"], "batch_size": 2},
     # Checkpoints inside epochs too, at every step at which none is under way.
     "trainer": {"maxEpochs": 8, "checkValEveryNEpoch": 2, "accumulateGradBatches": 2, "checkpointEveryMinutes": 1e-6},
+    "curveEpochs": [2, 4, 6],
 }
 
 
@@ -75,6 +76,7 @@ def test_twenty_ends_at_random_steps_change_nothing(
     undisturbed = config_for(data, tmp_path / "undisturbed", **SETTINGS)
     expected = result(attempts.here(undisturbed))
     assert expected.steps == 32
+    assert [point.epoch for point in expected.curve] == [2, 4, 6]
     config = config_for(data, tmp_path / "a", **SETTINGS)
     chance = random.Random(5 + ROUND)
     steps = sorted(chance.sample(range(1, 33), 20))

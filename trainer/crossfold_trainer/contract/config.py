@@ -10,6 +10,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from crossfold_trainer.contract import hyperparameters as hp
 from crossfold_trainer.contract.base import Model, Rule
+from crossfold_trainer.contract.curve import CurveEpochs
 from crossfold_trainer.contract.metrics import KNOWN_OBJECTIVES, Direction, metric_info
 
 Uri = Annotated[str, Field(min_length=1, max_length=1024)]
@@ -549,6 +550,8 @@ class RunConfig(Model):
     """Folder of this run below artifacts.uri: namespace/tune/cv/run-id."""
     tracking: TrackingSpec = TrackingSpec()
     """Where the run reports to."""
+    curve_epochs: CurveEpochs = []
+    """Epochs, counted from 1, at which the run's scores so far are told; nothing of training depends on it."""
     digest: ShortText = ""
     """configDigest, as the operator computed it."""
     owner: ShortText = ""
