@@ -17,7 +17,7 @@ from crossfold_operator.search import cma_es
 from crossfold_operator.search.history import Trial, TrialState
 from crossfold_operator.search.sampler import ask, sampler_name
 from crossfold_operator.search.space import space_of
-from crossfold_operator.search.told import window
+from crossfold_operator.search.told import losses_of, window
 from crossfold_trainer.contract.metrics import Direction
 
 
@@ -335,17 +335,19 @@ def test_the_window_is_the_best_and_the_latest_trials_of_any_history() -> None:
     states = [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED, TrialState.RUNNING]
     history = [Trial(i, {}, rng.choice(states), round(rng.random(), 2)) for i in range(400)]
     for direction, sign in ((Direction.MAXIMIZE, -1), (Direction.MINIMIZE, 1)):
-        kept = window(direction, history, best=10, recent=40)
+        kept = window(history, losses_of(direction, history), best=10, recent=40, running=7)
         assert [t.number for t in kept] == sorted(t.number for t in kept)
         ended = [t for t in kept if t.state is not TrialState.RUNNING]
         assert len(ended) == 50
-        assert sum(t.state is TrialState.RUNNING for t in kept) == sum(t.state is TrialState.RUNNING for t in history)
+        running = [t for t in history if t.state is TrialState.RUNNING]
+        assert [t for t in kept if t.state is TrialState.RUNNING] == running[-7:]
         complete = [t for t in history if t.state is TrialState.COMPLETE]
         best = sorted(complete, key=lambda t: (sign * (t.value or 0), t.number))[:10]
         assert {t.number for t in best} <= {t.number for t in ended}
         others = [t for t in history if t.state in (TrialState.COMPLETE, TrialState.PRUNED) and t not in best]
         assert {t.number for t in ended} - {t.number for t in best} == {t.number for t in others[-40:]}
-    assert window(Direction.MAXIMIZE, history[:50], best=10, recent=40) == [
+    few = history[:50]
+    assert window(few, losses_of(Direction.MAXIMIZE, few), best=10, recent=40, running=50) == [
         t for t in history[:50] if t.state is not TrialState.FAILED
     ]
 
