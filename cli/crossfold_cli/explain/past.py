@@ -15,8 +15,9 @@ from crossfold_operator.api.tune import TuneSpec, TuneStatus
 from crossfold_operator.cluster.base import Cluster
 from crossfold_operator.cluster.cache import Cache
 from crossfold_operator.names import Condition, CrossValidationPhase, TrainRunPhase
+from crossfold_operator.observe.reader import TrialReader
 from crossfold_operator.observe.runs import Run, read_runs
-from crossfold_operator.observe.trials import Trial, TrialReader
+from crossfold_operator.observe.trials import Trial
 from crossfold_operator.plan.crossvalidation import Unit
 from crossfold_operator.reconcile.sources import Sources
 from crossfold_operator.search.history import Trial as Told

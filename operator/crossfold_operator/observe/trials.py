@@ -1,10 +1,9 @@
-"""CrossValidations -> the trials of a Tune. Pure, but for what is remembered of the finished ones."""
+"""A CrossValidation -> a trial of its Tune. Pure."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from crossfold_operator import names
 from crossfold_operator.api.crossvalidation import AuditSpec, CrossValidationStatus, RunRecord, TrialStopSpec
 from crossfold_operator.api.fields import MetricSummary, Usage
 from crossfold_operator.api.trainrun import StopReason
@@ -13,7 +12,6 @@ from crossfold_operator.observe.curves import Curve, curve_of
 from crossfold_operator.observe.metadata import Obj, is_deleting
 from crossfold_operator.observe.runs import Run, finite, read_runs
 from crossfold_trainer.contract.base import Model
-from crossfold_trainer.contract.hyperparameters import canonical_name
 from crossfold_trainer.contract.result import FailureClass
 
 ModelT = TypeVar("ModelT", bound=Model)
@@ -26,8 +24,8 @@ Score = tuple[int, int, float]
 class Ended:
     """What counts of a trial that has ended.
 
-    It is the same object for as long as the CrossValidation has the same version, so that what is reckoned from many of
-    them can be kept for the same ones.
+    It is the same object for as long as the CrossValidation has not changed, so that what is reckoned from many of them
+    can be kept for the same ones.
     """
 
     succeeded: int = 0
@@ -104,43 +102,6 @@ class Trial:
             return self.ended.curves.get(unit)
         run = self.run(unit)
         return curve_of(run.record) if run is not None and run.record.curve else None
-
-
-class TrialReader:
-    """Reads the trials of one Tune.
-
-    A trial that has ended is read once for each version of its CrossValidation, and its runs are not asked for: a look
-    at many finished trials costs little more than counting them.
-    """
-
-    def __init__(self, tune: str, parameter_names: Iterable[str]) -> None:
-        """Of the Tune: its name, and the hyperparameters of its search space (the others are no part of a point)."""
-        self._tune = tune
-        self._searched = frozenset(map(canonical_name, parameter_names))
-        self._finished: dict[str, tuple[str, Trial]] = {}
-
-    def read(self, cross_validations: Iterable[Obj], runs_of: Callable[[str], Iterable[Obj]]) -> list[Trial]:
-        """The trials by number.
-
-        Args:
-            cross_validations: what the Tune owns.
-            runs_of: the TrainRuns of a CrossValidation by its UID; asked for trials that are under way.
-        """
-        found: list[Trial] = []
-        finished: dict[str, tuple[str, Trial]] = {}
-        for obj in cross_validations:
-            uid, version = obj["metadata"]["uid"], obj["metadata"].get("resourceVersion", "")
-            known_version, trial = self._finished.get(uid, ("", None))
-            if trial is None or known_version != version:
-                number = names.trial_of(self._tune, obj["metadata"]["name"])
-                if number is None:
-                    continue
-                trial = read_trial(obj, number, self._searched, runs_of)
-            if trial.terminal:
-                finished[uid] = (version, trial)
-            found.append(trial)
-        self._finished = finished
-        return sorted(found, key=lambda trial: trial.number)
 
 
 def read_trial(obj: Obj, number: int, searched: frozenset[str], runs_of: Callable[[str], Iterable[Obj]]) -> Trial:

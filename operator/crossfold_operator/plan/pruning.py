@@ -13,6 +13,7 @@ from crossfold_operator.api.pruning import PruningMethod, RunLookSpec
 from crossfold_operator.api.tune import TuneSpec
 from crossfold_operator.names import CrossValidationPhase
 from crossfold_operator.observe.curves import Curve
+from crossfold_operator.observe.finished import Finished, Trials
 from crossfold_operator.observe.trials import Ended, Trial
 from crossfold_operator.plan import racing
 from crossfold_operator.plan.crossvalidation import Unit, spoilt
@@ -68,8 +69,8 @@ def looks(spec: TuneSpec, trials: Sequence[Trial]) -> list[tuple[Trial, Verdict]
     """
     if not spec.pruning.enabled or racing.lead(spec, trials):
         return []
-    unit = spec.cross_validation.units[0]
-    curves = [(t, curve) for t in trials if t.ended is None and (curve := t.curve(unit)) is not None]
+    trials, unit = Trials.of(trials), spec.cross_validation.units[0]
+    curves = [(trial, curve) for trial in trials.active if (curve := trial.curve(unit)) is not None]
     judged = [
         (trial, curve)
         for trial, curve in curves
@@ -77,11 +78,15 @@ def looks(spec: TuneSpec, trials: Sequence[Trial]) -> list[tuple[Trial, Verdict]
     ]
     if not judged:
         return []
-    over = tuple(t.ended for t in trials if t.ended is not None and t.ended.curves)
+    over = trials.finished.once(_with_curves)
     return [
         (trial, _verdict(spec, curve, [other for _, other in curves if other is not curve], over))
         for trial, curve in judged
     ]
+
+
+def _with_curves(finished: Finished) -> tuple[Ended, ...]:
+    return tuple(trial.ended for trial in finished if trial.ended is not None and trial.ended.curves)
 
 
 def _verdict(spec: TuneSpec, curve: Curve, under_way: Sequence[Curve], over: tuple[Ended, ...]) -> Verdict:

@@ -6,6 +6,7 @@ from functools import lru_cache
 from crossfold_operator.api.racing import LookRule, LookSpec
 from crossfold_operator.api.tune import TuneSpec
 from crossfold_operator.names import CrossValidationPhase
+from crossfold_operator.observe.finished import Finished, Trials
 from crossfold_operator.observe.trials import Ended, Trial
 from crossfold_operator.plan.crossvalidation import spoilt
 from crossfold_operator.plan.decisions import Decided
@@ -36,10 +37,11 @@ def looks(spec: TuneSpec, trials: Sequence[Trial]) -> list[tuple[Trial, racing.D
     """
     if not spec.racing.enabled:
         return []
+    trials = Trials.of(trials)
     racers = [
         trial
-        for trial in trials
-        if not (trial.terminal or trial.deleting or trial.stopping or trial.audit is not None or spoilt(trial.runs))
+        for trial in trials.active
+        if not (trial.deleting or trial.stopping or trial.audit is not None or spoilt(trial.runs))
     ]
     if not any(trial.scores for trial in racers):
         return []
@@ -47,7 +49,7 @@ def looks(spec: TuneSpec, trials: Sequence[Trial]) -> list[tuple[Trial, racing.D
     folds = len(spec.cross_validation.units) // len(seeds)
     direction = score_direction(spec.objective)
     known = _references(
-        tuple((t.number, t.ended) for t in trials if t.phase is CrossValidationPhase.COMPLETE and t.ended is not None),
+        trials.finished.once(_completed),
         folds=folds,
         seeds=seeds,
         direction=direction,
@@ -68,6 +70,10 @@ def looks(spec: TuneSpec, trials: Sequence[Trial]) -> list[tuple[Trial, racing.D
         )
         found.append((trial, decision))
     return found
+
+
+def _completed(finished: Finished) -> tuple[tuple[int, Ended], ...]:
+    return tuple((t.number, t.ended) for t in finished if t.phase is CrossValidationPhase.COMPLETE and t.ended)
 
 
 @lru_cache(maxsize=64)
@@ -99,7 +105,7 @@ def lead(spec: TuneSpec, trials: Sequence[Trial]) -> int | None:
     needed = racing.warmup_trials(len(spec.cross_validation.units) // len(seeds), len(seeds), spec.racing.warmup_trials)
     if not spec.racing.enabled or needed is None:
         return None
-    return max(0, needed - sum(trial.phase is CrossValidationPhase.COMPLETE for trial in trials))
+    return max(0, needed - Trials.of(trials).finished.count(CrossValidationPhase.COMPLETE))
 
 
 def look_of(decision: racing.Decision) -> LookSpec:

@@ -17,6 +17,7 @@ from crossfold_operator.api.crossvalidation import AuditSpec, TrialStopSpec
 from crossfold_operator.api.trainrun import StopReason
 from crossfold_operator.api.tune import TuneSpec
 from crossfold_operator.names import CrossValidationPhase
+from crossfold_operator.observe.finished import Trials
 from crossfold_operator.observe.runs import Run
 from crossfold_operator.observe.trials import Trial
 from crossfold_operator.plan import pruning, racing
@@ -85,6 +86,7 @@ _STATES = {
     CrossValidationPhase.UNSTABLE: TrialState.UNSTABLE,
     CrossValidationPhase.FAILED: TrialState.FAILED,
     CrossValidationPhase.STOPPED: TrialState.STOPPED,
+    CrossValidationPhase.PRUNED: TrialState.STOPPED,  # with no number that it was judged by
 }
 
 
@@ -101,11 +103,12 @@ def history(
         asked: numbers given out.
         policy: spec.retries.outOfMemory: whether a trial that did not fit into memory says something of its point.
     """
-    there = {trial.number: trial for trial in trials}
-    return [
-        _told(there[number], policy) if number in there else SearchTrial(number, {}, TrialState.DELETED)
-        for number in range(asked)
-    ]
+    trials = Trials.of(trials)
+    there = {
+        told.number: told
+        for told in (*trials.finished.each(_told, policy), *(_told(trial, policy) for trial in trials.active))
+    }
+    return [there.get(number) or SearchTrial(number, {}, TrialState.DELETED) for number in range(asked)]
 
 
 def _told(trial: Trial, policy: OutOfMemoryPolicy) -> SearchTrial:
@@ -124,7 +127,7 @@ def _told(trial: Trial, policy: OutOfMemoryPolicy) -> SearchTrial:
 
 def in_flight(trials: Sequence[Trial]) -> list[Run]:
     """The runs that take a slot."""
-    return [run for trial in trials for run in trial.runs if not run.terminal]
+    return [run for trial in Trials.of(trials).active for run in trial.runs if not run.terminal]
 
 
 def plan(spec: TuneSpec, trials: Sequence[Trial], asked: int, ask: Ask, *, spent: Spent, now: datetime) -> TunePlan:
@@ -138,15 +141,16 @@ def plan(spec: TuneSpec, trials: Sequence[Trial], asked: int, ask: Ask, *, spent
         spent: up to now.
         now: the time, which decisions are marked with.
     """
+    trials = Trials.of(trials)
     failing = failure(spec, trials, asked)
     if failing is not None:
-        return TunePlan(stops=_stop_all(trials, f"the Tune failed: {failing.message}", now))
+        return TunePlan(stops=_stop_all(trials.active, f"the Tune failed: {failing.message}", now))
     units = spec.cross_validation.units
     stops, audits = _prune(spec, trials, now)
     trials = _with(trials, stops, audits)
     ending = halt(spec, trials, spent)
     if ending is not None:
-        under_way = [trial for trial in trials if not (trial.terminal or trial.deleting or trial.stopping)]
+        under_way = [trial for trial in trials.active if not (trial.deleting or trial.stopping)]
         unfinished = [t for t in under_way if ending.at_once or due(units, t.runs, stopping=False)]
         stops += _stop_all(unfinished, f"the search has ended: {ending.message}", now)
     if ending is not None or spec.suspend or verdict(spec, trials, asked, spent, exhausted=False) is not None:
@@ -155,7 +159,7 @@ def plan(spec: TuneSpec, trials: Sequence[Trial], asked: int, ask: Ask, *, spent
     return replace(filled, stops=stops, audits=audits)
 
 
-def _prune(spec: TuneSpec, trials: Sequence[Trial], now: datetime) -> tuple[tuple[Stop, ...], tuple[Audit, ...]]:
+def _prune(spec: TuneSpec, trials: Trials, now: datetime) -> tuple[tuple[Stop, ...], tuple[Audit, ...]]:
     """What racing decides, and of the trials that it leaves what is decided inside their first run."""
     raced = racing.judge(spec, trials)
     known = {found.trial.number for found in raced}
@@ -165,34 +169,35 @@ def _prune(spec: TuneSpec, trials: Sequence[Trial], now: datetime) -> tuple[tupl
     return stops, audits
 
 
-def _with(trials: Sequence[Trial], stops: Sequence[Stop], audits: Sequence[Audit]) -> list[Trial]:
+def _with(trials: Trials, stops: Sequence[Stop], audits: Sequence[Audit]) -> Trials:
     """The trials as they are when the decisions are written down: what follows must not depend on when that is."""
     stopped = {item.trial.number: item.stop for item in stops}
     audited = {item.trial.number: item.audit for item in audits}
-    return [
+    active = (
         replace(trial, stop=stopped.get(trial.number, trial.stop), audit=audited.get(trial.number, trial.audit))
         if trial.number in stopped or trial.number in audited
         else trial
-        for trial in trials
-    ]
+        for trial in trials.active
+    )
+    return Trials(active, trials.finished)
 
 
-def _stop_all(trials: Sequence[Trial], message: str, now: datetime) -> tuple[Stop, ...]:
+def _stop_all(active: Sequence[Trial], message: str, now: datetime) -> tuple[Stop, ...]:
     stop = TrialStopSpec(reason=StopReason.STOPPED, message=message[:1024], time=timestamp(now))
-    return tuple(Stop(trial, stop) for trial in trials if not (trial.terminal or trial.deleting or trial.stopping))
+    return tuple(Stop(trial, stop) for trial in active if not (trial.deleting or trial.stopping))
 
 
 class _Slots:
     """The free slots of one look, and who gets them."""
 
-    def __init__(self, spec: TuneSpec, trials: Sequence[Trial], asked: int) -> None:
+    def __init__(self, spec: TuneSpec, trials: Trials, asked: int) -> None:
         self._spec = spec
         self._units = spec.cross_validation.units
         self._asked = asked
         self._trials = trials
         self._told: list[SearchTrial] | None = None
         self._free = spec.parallelism - len(in_flight(trials))
-        self._active = [trial for trial in trials if not (trial.terminal or trial.deleting or trial.stopping)]
+        self._active = [trial for trial in trials.active if not (trial.deleting or trial.stopping)]
         self._due = {t.number: due(self._units, t.runs, stopping=False) for t in self._active}
         self._flying = {t.number: sum(not run.terminal for run in t.runs) for t in self._active}
         self._lead = racing.lead(spec, trials)

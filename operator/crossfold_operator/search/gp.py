@@ -26,12 +26,14 @@ from crossfold_operator.search import sobol
 from crossfold_operator.search.dimensions import Choices
 from crossfold_operator.search.question import Question
 from crossfold_operator.search.space import Point, Space
-from crossfold_operator.search.told import observations, window
+from crossfold_operator.search.told import losses_of, observations, window
 
 _BEST = 50
 _RECENT = 100
 """Ended trials that the process is fitted to: the best ones, and of the others the most recent. It costs their third
 power."""
+_RUNNING = 100
+"""Running trials that it keeps clear of, the latest, at the same cost."""
 _SCATTERED = 512
 """Points of a Sobol sequence among which the search for the best one begins."""
 _CLIMBERS = 6
@@ -50,7 +52,8 @@ _SPREAD = math.sqrt(3)
 def proposals(question: Question) -> Iterator[Point]:
     """Points to try next, the most promising first; of a Sobol sequence, before there are scores enough."""
     space, direction = question.space, question.direction
-    told = observations(space, direction, window(direction, question.trials, _BEST, _RECENT))
+    losses = losses_of(direction, question.trials)
+    told = observations(space, direction, window(question.trials, losses, _BEST, _RECENT, _RUNNING))
     if len(told.points) < (question.algorithm.setting("startupTrials") or 1):
         yield from sobol.proposals(question)
         return

@@ -14,7 +14,7 @@ from crossfold_operator.search.dimensions import Choices, Counted, Dimension
 from crossfold_operator.search.history import Trial, TrialState
 from crossfold_operator.search.question import Question
 from crossfold_operator.search.space import Point
-from crossfold_operator.search.told import effective, window, worst
+from crossfold_operator.search.told import effective, losses_of, window, worst
 from crossfold_trainer.contract.metrics import Direction
 
 Distributions = dict[str, BaseDistribution]
@@ -26,6 +26,8 @@ _RECENT = 225
 
 Optuna's cost of a point grows with the history and its benefit does not: of 250 trials and of any greater number it
 models 25 as good, and it weighs all but the latest 25 of the others down."""
+_RUNNING = 250
+"""Running trials that it keeps clear of, the latest: each is one more place that every candidate is compared with."""
 _VIOLATION = {"constraints:acceleratorMemory": 1.0}
 """What Optuna's Trial.set_constraint keeps of a constraint that is violated (above 0); it ranks by their sum."""
 _TRIES = 6
@@ -46,11 +48,12 @@ def proposals(question: Question) -> Iterator[Point]:
             n_ei_candidates=int(algorithm.setting("candidates") or 1),
         ),
     )
-    last = worst(direction, question.trials)
+    losses = losses_of(direction, question.trials)
+    last = worst(question.trials, losses)
     study.add_trials(
         [
             _told(trial, dict(zip(distributions, point, strict=True)), distributions, last)
-            for trial in window(direction, question.trials, _BEST, _RECENT)
+            for trial in window(question.trials, losses, _BEST, _RECENT, _RUNNING)
             if (point := space.point(trial.parameters)) is not None
         ]
     )

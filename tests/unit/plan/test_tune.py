@@ -160,7 +160,7 @@ def test_what_the_sampler_is_told() -> None:
     phases = ["Pending", "Running", "Suspended", "Complete", "Unstable", "Failed", "Stopped", "Pruned"]
     told = history([trial(n, phase) for n, phase in enumerate(phases)], 9)
     assert [t.state.value for t in told] == [
-        "Running", "Running", "Running", "Complete", "Unstable", "Failed", "Stopped", "Running", "Deleted",
+        "Running", "Running", "Running", "Complete", "Unstable", "Failed", "Stopped", "Stopped", "Deleted",
     ]  # fmt: skip
     assert [t.value for t in told] == [*(0.5 if phase == "Complete" else None for phase in phases), None]
 
