@@ -23,7 +23,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfold_operator.search import racing
+from crossfold_operator.search import racing, tails
 
 Trial = NDArray[np.float64]
 """Scores of a trial by run, (N,)."""
@@ -125,7 +125,7 @@ def paired_t(completed: Sequence[Trial], folds: int, seeds: int) -> Stops | None
         mean = float(difference.mean())
         if sd == 0:
             return mean < 0
-        return racing.student_t_cdf(mean / (sd / n**0.5), n - 1) <= spent
+        return tails.student_t_cdf(mean / (sd / n**0.5), n - 1) <= spent
 
     return stops
 

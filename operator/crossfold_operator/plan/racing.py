@@ -12,7 +12,7 @@ from crossfold_operator.api.tune import TuneSpec
 from crossfold_operator.names import CrossValidationPhase
 from crossfold_operator.observe.trials import Ended, Trial
 from crossfold_operator.plan.crossvalidation import spoilt
-from crossfold_operator.search import racing
+from crossfold_operator.search import racing, racing_words
 from crossfold_operator.times import timestamp
 from crossfold_trainer.contract.metrics import Direction
 from crossfold_trainer.contract.scoring import score_direction, score_range
@@ -115,13 +115,13 @@ def lead(spec: TuneSpec, trials: Sequence[Trial]) -> int | None:
 
 def stop_of(judged: Judged, now: datetime) -> TrialStopSpec:
     """The decision as it is written on the trial, which is what is remembered of it."""
-    message = racing.text(judged.decision)[:MAX_MESSAGE]
+    message = racing_words.text(judged.decision)[:MAX_MESSAGE]
     return TrialStopSpec(reason=StopReason.PRUNED, message=message, time=timestamp(now), look=look_of(judged.decision))
 
 
 def audit_of(judged: Judged, now: datetime) -> AuditSpec:
     """The decision that is not carried out, as it is written on the trial."""
-    message = racing.text(judged.decision)[:MAX_MESSAGE]
+    message = racing_words.text(judged.decision)[:MAX_MESSAGE]
     return AuditSpec(time=timestamp(now), message=message, look=look_of(judged.decision))
 
 
