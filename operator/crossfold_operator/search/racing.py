@@ -401,7 +401,7 @@ def _predict(  # noqa: PLR0917 -- as decide
     var_run = max(known.var_run, floor) if repeats > 1 else 0.0
     inflation = 1 + 1 / known.count
 
-    # By observed fold: runs, their mean residual, its variance A_f, the gain g_f = c / A_f.
+    # By observed fold: runs, their mean residual, its variance A_f.
     residuals: dict[int, list[float]] = {}
     for (f, s), y in finished.items():
         residuals.setdefault(f, []).append(y - known.effects[f][s])
@@ -409,17 +409,16 @@ def _predict(  # noqa: PLR0917 -- as decide
     zbar = [math.fsum(z) / len(z) for z in residuals.values()]
     variances = [var_fold + var_run / n for n in runs]
     c = var_fold + var_run / repeats
-    gains = [c / variance for variance in variances]
     weight = math.fsum(1 / variance for variance in variances)
     mu = math.fsum(z / variance for z, variance in zip(zbar, variances, strict=True)) / weight
-    shrunken = math.fsum(gain * (z - mu) for gain, z in zip(gains, zbar, strict=True)) / groups
     scatter = math.fsum((z - mu) ** 2 / variance for z, variance in zip(zbar, variances, strict=True)) / inflation
     lam = max(1.0, (prior_df + scatter) / (prior_df - 1 + len(runs)))
     # Folds' worth of information that is missing: K - sum g_f, without cancellation.
     rest = (var_run * (1 / n - 1 / repeats) / variance for n, variance in zip(runs, variances, strict=True))
     missing = groups - len(runs) + math.fsum(rest)
     return _Prediction(
-        mean=known.mean_effect + mu + shrunken,
+        # What kriging adds, sum g_f (zbar_f - mu) / K, is nil: g_f = c / A_f are the weights of mu, too.
+        mean=known.mean_effect + mu,
         variance=lam * inflation * _prediction_variance(missing, c, groups),
         lam=lam,
         first=inflation * _prediction_variance(groups - c / (var_fold + var_run), c, groups),
