@@ -11,7 +11,7 @@ from crossfold_operator.names import CrossValidationPhase
 from crossfold_operator.observe.runs import Run, finite
 from crossfold_operator.observe.trials import Trial
 from crossfold_operator.plan import racing as plan_racing
-from crossfold_operator.search import racing
+from crossfold_operator.search import racing, racing_words
 from crossfold_operator.times import parse_time
 
 _SAME = 1e-9
@@ -183,7 +183,7 @@ def _is(decision: racing.Decision, record: LookSpec) -> bool:
 def _look(at: datetime, decision: racing.Decision) -> Look:
     return Look(
         at=at,
-        text=racing.text(decision),
+        text=racing_words.text(decision),
         reason=str(decision.reason),
         prune=decision.prune,
         runs_done=decision.runs_done,

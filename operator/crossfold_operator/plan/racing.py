@@ -10,7 +10,7 @@ from crossfold_operator.observe.finished import Finished, Trials
 from crossfold_operator.observe.trials import Ended, Trial
 from crossfold_operator.plan.crossvalidation import spoilt
 from crossfold_operator.plan.decisions import Decided
-from crossfold_operator.search import racing
+from crossfold_operator.search import racing, racing_words
 from crossfold_trainer.contract.metrics import Direction
 from crossfold_trainer.contract.scoring import score_direction, score_range
 
@@ -20,7 +20,7 @@ def judge(spec: TuneSpec, trials: Sequence[Trial]) -> list[Decided]:
     return [
         Decided(
             trial,
-            racing.text(decision),
+            racing_words.text(decision),
             look=look_of(decision),
             audited=racing.audited(spec.algorithm.seed, trial.number, spec.racing.audit),
         )

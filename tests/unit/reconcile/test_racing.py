@@ -9,7 +9,7 @@ import pytest
 
 from crossfold_operator.cluster.base import Key, Obj
 from crossfold_operator.names import Kind
-from crossfold_operator.search import racing
+from crossfold_operator.search import racing, racing_words
 from tests.fakes import world as w
 from tests.fakes.forgetful import Forgetful
 from tests.fakes.memory_cluster import MemoryCluster
@@ -186,7 +186,7 @@ async def test_every_decision_can_be_replayed_from_recorded_scores(seed: int) ->
         ]
         again = racing.decide(obs, completed, FOLDS, 1, "Maximize", bounds=(0, 1))
         assert again.prune
-        assert racing.text(again) == trial["spec"]["stop"]["message"]
+        assert racing_words.text(again) == trial["spec"]["stop"]["message"]
         assert (again.p, again.predicted, again.se) == (look["p"], look["predicted"], look["standardError"])
 
 
