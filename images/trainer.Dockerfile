@@ -22,7 +22,7 @@ RUN --mount=type=cache,target=/root/.cache/uv \
  && UV_LINK_MODE=copy /tmp/uv/bin/uv pip install --python /opt/crossfold --require-hashes --compile-bytecode -r /tmp/locks/trainer.txt \
  && rm -rf /tmp/uv /tmp/locks
 
-# With --build-arg TRACKERS=1: Weights & Biases, Aim and MLflow, 0.4 GB, in an environment of their own.
+# With --build-arg TRACKERS=1: Weights & Biases, Aim and MLflow, 0.5 GB, in an environment of their own.
 ARG TRACKERS
 COPY images/uv.txt locks/trackers.txt /tmp/locks/
 RUN --mount=type=cache,target=/root/.cache/uv \
