@@ -53,7 +53,7 @@ demo: env  ## the main job, on a real cluster of one machine: a search over real
 test: env trackers-env cluster-up images  ## every test, from unit to end-to-end
 	@eval "$$($(DEV) env)" && $(PY) -m pytest --durations=15 $(PYTEST_ARGS)
 
-unit: env  ## the tests that need no cluster
+unit: env trackers-env  ## the tests that need no cluster
 	@$(PY) -m pytest -m "not cluster and not images" $(PYTEST_ARGS)
 
 steady: env  ## the tests of resuming and of failing storage, ROUNDS (20) times in a row, each time with other seeds
@@ -82,8 +82,8 @@ lock: $(UV)  ## make the locks anew, with hashes and without the names of hosts
 bench-trainer: env  ## the trainer's speed: data path, start-up, steps (about 6 minutes; keep the machine quiet)
 	@PATH="$(dir $(UV)):$$PATH" PYTHONPATH=. $(PY) -m benchmarks.trainer
 
-bench-search: env  ## racing and the sampler beside other rules and plain Optuna (about 15 minutes)
-	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONPATH=. $(PY) -m benchmarks.search
+bench-search: env  ## racing and the sampler beside other rules and plain Optuna (about 15 minutes; ONLY=racing or ONLY=sampler)
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONPATH=. $(PY) -m benchmarks.search $(if $(ONLY),--only $(ONLY))
 
 cluster-up:  ## a real Kubernetes and two S3 servers on this machine
 	@$(DEV) up

@@ -127,7 +127,7 @@ def make_namespace(kubectl: Kubectl) -> Callable[[], str]:
         name = f"{prefix}-{uuid.uuid4().hex[:8]}"
         kubectl("create", "namespace", name)
         # Pods wait for it otherwise.
-        kubectl("wait", "--for=create", "--timeout=30s", "-n", name, "serviceaccount/default")
+        kubectl("wait", "--for=create", "--timeout=180s", "-n", name, "serviceaccount/default")
         return name
 
     return make

@@ -44,14 +44,15 @@ class Attempts:
             code = run_to_exit(interrupt or Interrupt(), log)
         return Ended(code, parse_message(self.message.read_text()), log.item().content.decode())
 
-    def process(self, config: RunConfig) -> "subprocess.Popen[str]":
-        """In a process of its own."""
+    def process(self, config: RunConfig, **more: str) -> "subprocess.Popen[str]":
+        """In a process of its own, with more in its environment."""
         self.message.write_text("")
         environment = {
             **os.environ,
             CONFIG_VARIABLE: config.model_dump_json(),
             TERMINATION_VARIABLE: str(self.message),
             "OMP_NUM_THREADS": "1",
+            **more,
         }
         command = [sys.executable, "-m", "crossfold_trainer"]
         return subprocess.Popen(
@@ -64,7 +65,7 @@ class Attempts:
         )
 
     def ended(self, process: "subprocess.Popen[str]") -> Ended:
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=300)
         return Ended(process.returncode, parse_message(self.message.read_text()), output)
 
 

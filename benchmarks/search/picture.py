@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from crossfold_operator.search import racing
+from crossfold_operator.search import racing, racing_words
 
 _COLOURS = ("#0b6e99", "#8a8a8a", "#7b4fa3", "#2e8540", "#b8860b", "#c0392b", "#e08a3c")
 _MARKS = {"5x1": "circle", "5x3": "square", "10x1": "triangle", "10x3": "diamond"}
@@ -140,7 +140,7 @@ def explained() -> str:
         for n in range(1, 5):
             look = racing.decide([(f, 0, scores[f]) for f in range(n)], completed, 5, 1, "maximize")
             if look.predicted is None or look.se is None:
-                raise ValueError(racing.text(look))
+                raise ValueError(racing_words.text(look))
             (x, y), reach = place(n + offset, look.predicted), 1.96 * look.se
             parts.append(_line(x, place(0, look.predicted - reach)[1], x, place(0, look.predicted + reach)[1], colour))
             parts.append(_mark("circle", x, y, colour))

@@ -23,14 +23,21 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfold_operator.search import racing
+from crossfold_operator.search import racing, tails
 
 Trial = NDArray[np.float64]
 """Scores of a trial by run, (N,)."""
-Stops = Callable[[Trial], bool]
+Look = Callable[[Trial], bool]
 """Whether to stop after these finished runs, (n,) with 0 < n < N."""
+Stops = Callable[[Trial], int]
+"""After how many runs a trial is stopped that would have these, (N,); N: it is not."""
 Rule = Callable[[Sequence[Trial], int, int], Stops | None]
 """(completed trials, K, S) -> the judgement of a running trial; None: none is stopped yet."""
+
+
+def look_by_look(look: Look) -> Stops:
+    """Stops at the first look that says so."""
+    return lambda y: next((n for n in range(1, len(y)) if look(y[:n])), len(y))
 
 
 def no_racing(completed: Sequence[Trial], folds: int, seeds: int) -> Stops | None:
@@ -50,14 +57,51 @@ def crossfold(alpha: float = 0.05) -> Rule:
         known = racing.references(trials, folds, seeds, "maximize")
         if isinstance(known, racing.Warmup):
             return None
+        bound = _log_e_bound(known, folds, seeds)
 
-        def stops(y: Trial) -> bool:
-            obs = [(run % folds, run // folds, score) for run, score in enumerate(y.tolist())]
-            return racing.judge(obs, known, folds, seeds, "maximize", alpha=alpha).prune
+        def stops(y: Trial) -> int:
+            # The operator decides; a look whose bound is below the threshold is not worth the call.
+            for n in np.flatnonzero(bound(y) >= -math.log(alpha) - 1e-6).tolist():
+                obs = [(run % folds, run // folds, score) for run, score in enumerate(y[: n + 1].tolist())]
+                if racing.judge(obs, known, folds, seeds, "maximize", alpha=alpha).prune:
+                    return int(n) + 1
+            return len(y)
 
         return stops
 
     return rule
+
+
+def _log_e_bound(known: racing.References, folds: int, seeds: int) -> Callable[[Trial], NDArray[np.float64]]:
+    """An upper bound of log E at each of a trial's looks, (N - 1,), at once; -inf above the bar.
+
+    By the formulas of docs/racing.md without their last term, which is below 0.
+    """
+    look = np.arange(folds * seeds - 1)[:, None]  # (N - 1, 1)
+    runs = (look - np.arange(folds)) // folds + 1  # of each fold, (N - 1, K)
+    floor = max((1e-4 * abs(known.bar)) ** 2, 1e-24)
+    a, e = max(known.var_fold, floor), max(known.var_run, floor) if seeds > 1 else 0.0
+    c, inflation = a + e / seeds, 1 + 1 / known.count
+    precision = np.where(runs > 0, 1 / (a + e / np.maximum(1, runs)), 0)
+    total = precision.sum(axis=1)
+    v = inflation * np.maximum(0, 1 / total - c / folds)
+    spread = 9 * inflation * (a + e - c / folds)
+    last, column = np.maximum(0, runs - 1), np.arange(folds)
+    effects = np.array(known.effects).T.ravel()
+    distance = known.bar - known.mean_effect
+
+    def bound(y: Trial) -> NDArray[np.float64]:
+        sums = np.cumsum((y - effects).reshape(seeds, folds), axis=0)
+        z = sums[last, column] / np.maximum(1, runs)
+        mu = (precision * z).sum(axis=1) / total
+        scatter = (precision * (z - mu[:, None]) ** 2).sum(axis=1) / inflation
+        variance = v * np.maximum(1, (6 + scatter) / (5 + (runs > 0).sum(axis=1)))
+        gap = mu - distance
+        q = 1 / variance + 1 / spread
+        log_e = math.log(2) - 0.5 * np.log(spread * q) + (gap / variance) ** 2 / (2 * q)
+        return np.where(gap < 0, log_e, -np.inf)
+
+    return bound
 
 
 def wilcoxon(completed: Sequence[Trial], folds: int, seeds: int) -> Stops | None:
@@ -71,7 +115,7 @@ def wilcoxon(completed: Sequence[Trial], folds: int, seeds: int) -> Stops | None
     def stops(y: Trial) -> bool:
         return len(y) >= 2 and mean > float(y.mean()) and signed_rank_p(y - best[: len(y)]) < 0.1
 
-    return stops
+    return look_by_look(stops)
 
 
 def median(completed: Sequence[Trial], folds: int, seeds: int) -> Stops | None:
@@ -86,7 +130,7 @@ def median(completed: Sequence[Trial], folds: int, seeds: int) -> Stops | None:
         best_so_far = float(np.max(np.cumsum(y) / np.arange(1, len(y) + 1)))
         return best_so_far < float(medians[len(y) - 1])
 
-    return stops
+    return look_by_look(stops)
 
 
 def aggressive(completed: Sequence[Trial], folds: int, seeds: int) -> Stops | None:
@@ -95,7 +139,7 @@ def aggressive(completed: Sequence[Trial], folds: int, seeds: int) -> Stops | No
     if not completed:
         return None
     bar = float(_best(completed).mean())
-    return lambda y: float(y.mean()) <= bar
+    return look_by_look(lambda y: float(y.mean()) <= bar)
 
 
 def forgiving(completed: Sequence[Trial], folds: int, seeds: int) -> Stops | None:
@@ -104,7 +148,7 @@ def forgiving(completed: Sequence[Trial], folds: int, seeds: int) -> Stops | Non
     if not completed:
         return None
     bar = float(_best(completed).min())
-    return lambda y: float(y.mean()) <= bar
+    return look_by_look(lambda y: float(y.mean()) <= bar)
 
 
 def paired_t(completed: Sequence[Trial], folds: int, seeds: int) -> Stops | None:
@@ -125,9 +169,9 @@ def paired_t(completed: Sequence[Trial], folds: int, seeds: int) -> Stops | None
         mean = float(difference.mean())
         if sd == 0:
             return mean < 0
-        return racing.student_t_cdf(mean / (sd / n**0.5), n - 1) <= spent
+        return tails.student_t_cdf(mean / (sd / n**0.5), n - 1) <= spent
 
-    return stops
+    return look_by_look(stops)
 
 
 RULES: dict[str, Rule] = {

@@ -1,26 +1,31 @@
 """How long the sampler takes, and how well it chooses beside plain Optuna.
 
-``ask_ms`` is the median time of one question with so many finished trials, of TPE as a Tune has it by default and of
-the other algorithms; ``rebuild_s`` the time from the CrossValidations of 10,000 trials to the answer to the next
+``ask_ms`` is the median CPU time of one question with so many finished trials, of TPE as a Tune has it by default and
+of the other algorithms; ``rebuild_s`` that from the CrossValidations of 10,000 trials to the answer to the next
 question, in a process that remembers nothing. ``against_optuna`` pairs searches of the same length on the same
 objectives, one with the operator's sampler and one with Optuna's own study, seed by seed.
 """
 
 import math
+import os
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
+from functools import cache, partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import numpy as np
 import optuna
 from scipy import stats
+from sklearn import datasets, svm
 
 from crossfold_operator.api.algorithm import AlgorithmName, AlgorithmSpec
 from crossfold_operator.api.parameters import ParameterSpec
-from crossfold_operator.observe.trials import TrialReader
+from crossfold_operator.observe.reader import TrialReader
 from crossfold_operator.plan import tune as tune_plan
 from crossfold_operator.search import history, sampler
 from crossfold_operator.search.history import Trial, TrialState
@@ -28,7 +33,6 @@ from crossfold_trainer.contract.metrics import Direction
 
 SIZES = (100, 1_000, 10_000)
 """Finished trials with which a question is timed."""
-SEEDS = 30
 WORSE = 0.05
 """A search counts as worse than Optuna's when chance would make it look so in less than this share of comparisons."""
 _QUESTIONS = 15
@@ -81,26 +85,69 @@ def _unit(dimensions: int) -> list[ParameterSpec]:
     return [parameter(f"x-{i}", type="Float", min=0, max=1) for i in range(dimensions)]
 
 
+SVR_SPACE = [
+    parameter("cost", type="Float", min=1e-2, max=1e4, scale="Log"),
+    parameter("epsilon", type="Float", min=1e-2, max=1e2, scale="Log"),
+    parameter("kernel", type="Categorical", values=["rbf", "poly", "sigmoid", "linear"]),
+    parameter("width", type="Float", min=1e-5, max=1, scale="Log"),
+    parameter("degree", type="Int", min=2, max=5),
+    parameter("offset", type="Float", min=0, max=2),
+]
+
+
+@cache
+def _diabetes() -> tuple[np.ndarray, np.ndarray]:
+    x, y = datasets.load_diabetes(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(x))[:150]
+    return (x[order] - x[order].mean(0)) / x[order].std(0), y[order]
+
+
+def diabetes_svr(values: Values) -> float:
+    """A real model's cross-validated error, in standard deviations: support vectors on how a disease progressed."""
+    x, y = _diabetes()
+    errors = []
+    for fold in range(3):
+        test = np.arange(len(x)) % 3 == fold
+        model = svm.SVR(
+            C=values["cost"],
+            epsilon=values["epsilon"],
+            kernel=values["kernel"],
+            gamma=values["width"],
+            degree=values["degree"],
+            coef0=values["offset"],
+            max_iter=2_000,
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # one that has not converged is a bad one
+            predicted = model.fit(x[~test], y[~test]).predict(x[test])
+        errors.append(float(np.sqrt(np.mean((predicted - y[test]) ** 2)) / y.std()))
+    return min(statistics.fmean(errors), 10.0)
+
+
 class Comparison(NamedTuple):
     """Searches to compare."""
 
     space: list[ParameterSpec]
     objective: Callable[[Values], float]
     trials: int
+    seeds: int
 
 
 COMPARISONS = {
-    "segmentation": Comparison(SPACE, segmentation, 100),
-    "rosenbrock": Comparison(_unit(4), rosenbrock, 100),
-    "levy": Comparison(_unit(6), levy, 100),
+    "segmentation": Comparison(SPACE, segmentation, 100, 120),
+    "rosenbrock": Comparison(_unit(4), rosenbrock, 100, 120),
+    "levy": Comparison(_unit(6), levy, 100, 120),
+    "diabetes-svr": Comparison(SVR_SPACE, diabetes_svr, 60, 120),
     # longer than the window, which the others never fill
-    "levy-long": Comparison(_unit(6), levy, 400),
+    "levy-long": Comparison(_unit(6), levy, 300, 30),
 }
+MARGIN = 0.2
+"""The difference that would matter, in standard deviations of Optuna's results from seed to seed: a small effect."""
 
 
 def ours(name: str, seed: int) -> float:
     """The least loss that the operator's TPE finds."""
-    space, objective, trials = COMPARISONS[name]
+    space, objective, trials, _ = COMPARISONS[name]
     algorithm = AlgorithmSpec(seed=seed)
     told: list[Trial] = []
     for number in range(trials):
@@ -112,7 +159,7 @@ def ours(name: str, seed: int) -> float:
 
 def plain(name: str, seed: int) -> float:
     """The least loss that Optuna finds by itself, with the same kind of sampler."""
-    space, objective, trials = COMPARISONS[name]
+    space, objective, trials, _ = COMPARISONS[name]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         sampler=optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True), direction="minimize"
@@ -138,28 +185,61 @@ def _suggested(trial: optuna.Trial, space: list[ParameterSpec]) -> dict[str, Any
     return values
 
 
-def compare(pool: Executor, name: str, seeds: int) -> dict[str, Any]:
-    """Searches of both kinds on one objective.
+class Pairs(NamedTuple):
+    """The least losses of searches on one objective, seed by seed."""
+
+    ours: list[float]
+    optuna: list[float]
+
+    @property
+    def differences(self) -> list[float]:
+        """Ours - Optuna's, in standard deviations of Optuna's from seed to seed."""
+        scale = statistics.stdev(self.optuna) or 1.0
+        return [(a - b) / scale for a, b in zip(self.ours, self.optuna, strict=True)]
+
+
+def searched(pool: Executor, name: str, seeds: int) -> Pairs:
+    """Searches of both kinds on one objective."""
+    return Pairs(*(list(pool.map(search, [name] * seeds, range(seeds))) for search in (ours, plain)))
+
+
+def verdict(differences: Sequence[float]) -> dict[str, Any]:
+    """What paired differences say.
 
     Returns:
-        Mean least losses, their mean difference (ours - plain) with its 95 % interval by Student's t, and ``p_worse``:
-        the one-sided Wilcoxon signed-rank test of whether ours is worse.
+        Their mean; ``upper95``, the one-sided 95 % upper bound of it by Student's t; ``p_worse``, the one-sided
+        Wilcoxon signed-rank test of whether ours is worse; ``power``, the probability that the bound of a sampler that
+        is no worse and no better stays below MARGIN; ``not_worse``: p_worse is above WORSE.
     """
-    own, other = (list(pool.map(search, [name] * seeds, range(seeds))) for search in (ours, plain))
-    differences = [a - b for a, b in zip(own, other, strict=True)]
-    mean = statistics.fmean(differences)
-    reach = float(stats.t.ppf(0.975, seeds - 1)) * statistics.stdev(differences) / math.sqrt(seeds)
+    n = len(differences)
+    mean, error = statistics.fmean(differences), statistics.stdev(differences) / math.sqrt(n)
+    reach = float(stats.t.ppf(0.95, n - 1))
     p_worse = float(stats.wilcoxon(differences, alternative="greater").pvalue) if any(differences) else 1.0
     return {
-        "trials": COMPARISONS[name].trials,
-        "seeds": seeds,
-        "ours_mean": statistics.fmean(own),
-        "optuna_mean": statistics.fmean(other),
-        "difference_mean": mean,
-        "difference_ci95": [mean - reach, mean + reach],
+        "seeds": n,
+        "difference": mean,
+        "upper95": mean + reach * error,
+        "power": float(stats.t.cdf(MARGIN / error - reach, n - 1)) if error else 1.0,
         "p_worse": p_worse,
         "not_worse": p_worse > WORSE,
     }
+
+
+def against_optuna(found: Mapping[str, Pairs]) -> dict[str, Any]:
+    """The comparison on each objective, and on all of them together."""
+    report: dict[str, Any] = {
+        name: {
+            "trials": COMPARISONS[name].trials,
+            "ours_mean": statistics.fmean(pairs.ours),
+            "optuna_mean": statistics.fmean(pairs.optuna),
+            **verdict(pairs.differences),
+        }
+        for name, pairs in found.items()
+    }
+    report["all"] = verdict([difference for pairs in found.values() for difference in pairs.differences])
+    report["all"]["margin"] = MARGIN
+    report["all"]["no_matter"] = report["all"]["upper95"] < MARGIN
+    return report
 
 
 # Time ---------------------------------------------------------------------------------------------------------------
@@ -178,14 +258,29 @@ def finished(count: int) -> list[Trial]:
     return told
 
 
-def ask_ms(name: AlgorithmName, told: list[Trial]) -> float:
+class Cost(NamedTuple):
+    """How long something takes: of this process's CPU time, and by the clock, which other processes make longer."""
+
+    cpu: float
+    wall: float
+
+
+def timed(work: Callable[[], Any]) -> Cost:
+    """Seconds of some work."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    work()
+    return Cost(time.process_time() - cpu, time.perf_counter() - wall)
+
+
+def ask_ms(name: AlgorithmName, told: list[Trial]) -> Cost:
     """Median milliseconds of a question, after one whose time goes into imports."""
-    times = []
-    for question in range(_QUESTIONS + 1):
-        start = time.perf_counter()
-        sampler.ask(SPACE, AlgorithmSpec(name=name), Direction.MAXIMIZE, told, len(told) + question)
-        times.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times[1:])
+    algorithm, first = AlgorithmSpec(name=name), len(told)
+    costs = [
+        timed(partial(sampler.ask, SPACE, algorithm, Direction.MAXIMIZE, told, number))
+        for number in range(first, first + _QUESTIONS + 1)
+    ]
+    cpu, wall = (1000 * statistics.median(cost[i] for cost in costs[1:]) for i in range(2))
+    return Cost(cpu, wall)
 
 
 def child(trial: Trial) -> dict[str, Any]:
@@ -204,32 +299,43 @@ def child(trial: Trial) -> dict[str, Any]:
     }
 
 
-def rebuild_s(told: list[Trial]) -> float:
+def rebuild_s(told: list[Trial]) -> Cost:
     """Seconds from the children of a Tune to the answer to its next question, with nothing remembered."""
     children = [child(trial) for trial in told]
     sampler.forget()
-    history.forget()
-    start = time.perf_counter()
-    trials = TrialReader("t", [spec.name for spec in SPACE]).read(children, lambda _: [])
-    known = tune_plan.history(trials, len(trials))
-    sampler.ask(SPACE, AlgorithmSpec(), Direction.MAXIMIZE, known, len(known))
-    history.digest(known)
-    return time.perf_counter() - start
+
+    def rebuild() -> None:
+        trials = TrialReader("t", [spec.name for spec in SPACE]).read(children, lambda _: [])
+        known = tune_plan.history(trials, len(trials))
+        sampler.ask(SPACE, AlgorithmSpec(), Direction.MAXIMIZE, known, len(known))
+        history.digest(known)
+
+    return timed(rebuild)
 
 
-def measure(seeds: int = SEEDS, workers: int | None = None) -> dict[str, Any]:
-    """All of it, as it goes into the results."""
-    told = finished(max(SIZES))
-    times = {
-        str(name): {str(size): round(ask_ms(name, told[:size]), 1) for size in SIZES}
+def times() -> dict[str, Any]:
+    """The times: CPU time for the bars, and by the clock beside the machine's load at the time."""
+    told, load = finished(max(SIZES)), os.getloadavg()[0]
+    costs = {
+        str(name): {str(size): ask_ms(name, told[:size]) for size in SIZES}
         for name in AlgorithmName
         if name is not AlgorithmName.GRID  # SPACE has no cells
     }
-    report: dict[str, Any] = {
-        "ask_ms": times[AlgorithmName.TPE],
-        "ask_ms_of": times,
-        "rebuild_s": round(rebuild_s(told), 2),
+    rebuilt = rebuild_s(told)
+    return {
+        "ask_ms": {size: round(cost.cpu, 1) for size, cost in costs[AlgorithmName.TPE].items()},
+        "ask_ms_by_the_clock": {size: round(cost.wall, 1) for size, cost in costs[AlgorithmName.TPE].items()},
+        "ask_ms_of": {name: {size: round(cost.cpu, 1) for size, cost in of.items()} for name, of in costs.items()},
+        "rebuild_s": round(rebuilt.cpu, 2),
+        "rebuild_s_by_the_clock": round(rebuilt.wall, 2),
+        "load": round(load, 1),
     }
+
+
+def measure(seeds: int | None = None, workers: int | None = None) -> dict[str, Any]:
+    """All of it, as it goes into the results; with fewer seeds, in less time."""
+    report = times()
     with ProcessPoolExecutor(workers) as pool:
-        report["against_optuna"] = {name: compare(pool, name, seeds) for name in COMPARISONS}
+        found = {name: searched(pool, name, seeds or COMPARISONS[name].seeds) for name in COMPARISONS}
+    report["against_optuna"] = against_optuna(found)
     return report

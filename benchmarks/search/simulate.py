@@ -36,6 +36,20 @@ def study(kind: str, folds: int, seeds: int, seed: int) -> NDArray[np.float64]:
     return _BEST - shortfall[:, None, None] + effects + sd[:, None, None] * (phi + eps)
 
 
+def alike(
+    folds: int, seeds: int, ratio: float, seed: int, *, completed: int = 20, racers: int = 25
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Completed trials of about the same mean with Gaussian noise, and racers with ``ratio`` times as much of it."""
+    rng = np.random.default_rng([folds, seeds, int(1000 * ratio), seed])
+    effects = rng.normal(0, _UNIT_SD, (1, folds, 1)) + rng.normal(0, _UNIT_SD / 3, (1, folds, seeds))
+
+    def trials(count: int, sd: float) -> NDArray[np.float64]:
+        noise = rng.normal(size=(count, folds, 1)) + rng.normal(size=(count, folds, seeds))
+        return _BEST - 0.1 * _SCALE * rng.exponential(size=(count, 1, 1)) + effects + sd * noise
+
+    return trials(completed, _SD), trials(racers, ratio * _SD)
+
+
 def _noise(rng: np.random.Generator, heavy: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.float64]:
     """Noise of variance 1: t with three degrees of freedom for trials that are heavy, else Gaussian."""
     drawn = rng.standard_t(3, size=shape) / np.sqrt(3)

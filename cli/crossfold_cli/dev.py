@@ -49,6 +49,10 @@ def tiny(obj: Obj) -> tuple[Obj, list[str]]:
         if _number(spec.get("maxFailedTrials"), 0) > trials:
             spec["maxFailedTrials"] = trials
             told.append(f"spec.maxFailedTrials={trials}")
+        if spec.get("pruning"):
+            # It has no epochs to look at.
+            spec["pruning"] = {"method": "None"}
+            told.append("spec.pruning.method=None")
     metadata = dict(obj.get("metadata") or {})
     if isinstance(metadata.get("name"), str):
         metadata["name"] = metadata["name"][: _LONGEST - len(SUFFIX)] + SUFFIX

@@ -71,7 +71,7 @@ def _cross_validation(old: CrossValidationStatus, new: CrossValidationStatus) ->
     if new.phase == old.phase or new.phase not in TERMINAL_CROSS_VALIDATION:
         return []
     warning = new.phase in (CrossValidationPhase.FAILED, CrossValidationPhase.UNSTABLE)
-    detail = new.summary.reason if warning else f"score {score_text(new.score, new.std)}"
+    detail = new.summary.reason if warning or new.score is None else f"score {score_text(new.score, new.std)}"
     return [Event(warning, Reason.TRIAL_FINISHED, f"{new.phase} after {new.summary.runs} runs: {detail}")]
 
 

@@ -22,7 +22,7 @@ from crossfold_operator.cluster.base import Key, Obj, Unavailable
 from crossfold_operator.cluster.client import ApiServer, wait_until_reachable
 from crossfold_operator.cluster.kubernetes import KubernetesCluster
 from crossfold_operator.leader import Leader, LeaseLost
-from crossfold_operator.live import Board
+from crossfold_operator.live import Board, nothing
 from crossfold_operator.observe.metadata import wakes
 from crossfold_operator.progress import Desk, ProgressEndpoint
 from crossfold_operator.queue import WorkQueue
@@ -178,7 +178,7 @@ async def work(server: ApiServer, settings: Settings, front: Front, stopping: as
         queue.add(key)
 
     board = Board(settings.progress_seconds, has_news)
-    reconciler = Reconciler(cluster, settings, live=board.shown)
+    reconciler = Reconciler(cluster, settings, live=board.shown if settings.progress_url else nothing)
     queue = WorkQueue(reconciler, workers=settings.workers, observer=QueueMetrics())
     for kind in names.Kind:
         metrics.OBJECTS.labels(kind).set_function(partial(cluster.count, kind))

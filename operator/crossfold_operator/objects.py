@@ -11,6 +11,8 @@ from crossfold_operator.api.trainrun import TrainRunSpec
 from crossfold_operator.api.tune import TuneSpec
 from crossfold_operator.names import API_VERSIONS, CACHE_VOLUME, CONTAINER, Kind
 from crossfold_operator.observe.attempts import FAILURE_RULES
+from crossfold_operator.observe.metadata import parent_of
+from crossfold_operator.plan.pruning import curve_epochs
 from crossfold_trainer.contract import progress
 from crossfold_trainer.contract.base import Model
 from crossfold_trainer.contract.config import (
@@ -114,10 +116,13 @@ def train_run(
     """
     fold, seed = unit
     above = cv["metadata"]
+    tune = parent_of(cv)
     labels = {
         names.LABEL_CROSS_VALIDATION: above["name"],
         names.LABEL_FOLD: str(fold),
         names.LABEL_SEED: str(seed),
+        names.LABEL_RUNS: str(len(spec.cross_validation.units)),
+        names.LABEL_ROOT: above["uid"] if tune is None else tune["uid"],
         **{
             key: above.get("labels", {})[key]
             for key in (names.LABEL_TUNE, names.LABEL_TRIAL)
@@ -125,6 +130,7 @@ def train_run(
         },
     }
     folds = spec.cross_validation
+    epochs = curve_epochs(spec, unit) if isinstance(spec, TuneSpec) else []
     content = {
         "fold": fold,
         "seed": seed,
@@ -132,6 +138,7 @@ def train_run(
         "foldMethod": str(folds.fold_method),
         "hyperparameters": [dict(item) for item in hyperparameters],
         **{key: dump(getattr(spec, key)) for key in _SHARED},
+        **({"curveEpochs": epochs} if epochs else {}),
         "template": {**dump(spec.template), "image": image},
         "retries": dump(spec.retries),
     }
@@ -152,17 +159,26 @@ def run_config(run: Mapping[str, Any], spec: TrainRunSpec) -> RunConfig:
         namespace=meta["namespace"],
         tune=tune,
         cross_validation=cv,
+        root=labels.get(names.LABEL_ROOT, ""),
+        trial=_number(labels.get(names.LABEL_TRIAL)),
+        runs=_number(labels.get(names.LABEL_RUNS)) or 0,
         fold=spec.fold,
         seed=spec.seed,
         folds=spec.folds,
         fold_method=spec.fold_method,
         hyperparameters=by_name(spec.hyperparameters),
+        curve_epochs=spec.curve_epochs,
         owner=meta["uid"],
         out_of_memory=spec.retries.out_of_memory,
         grace_period_seconds=spec.template.termination_grace_period_seconds,
         **{key: getattr(spec, key) for key in _SHARED},
     )
     return with_digest(config, "/".join(part for part in (meta["namespace"], tune, cv) if part))
+
+
+def _number(label: str | None) -> int | None:
+    """The number that a label says; None where there is none (a person may write labels too)."""
+    return int(label) if label and label.isdecimal() else None
 
 
 def job(

@@ -109,7 +109,7 @@ def test_it_runs_where_pods_are_restricted(
         seen = run("test", "it", "--logs")
         assert "ok: the operator is ready (working)" in seen
         kubectl("create", "-n", namespace, "-f", "-", stdin=TUNE)
-        kubectl("wait", "-n", namespace, "tune/kept", "--for=jsonpath={.status.phase}=Suspended", "--timeout=30s")
+        kubectl("wait", "-n", namespace, "tune/kept", "--for=jsonpath={.status.phase}=Suspended", "--timeout=120s")
         pods = (
             "get",
             "pods",

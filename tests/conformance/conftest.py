@@ -39,7 +39,7 @@ class World:
     reopen: Callable[[], Awaitable[Cluster]]
     """End the cluster as a process ends, and open another one over the same objects."""
 
-    async def eventually(self, condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
+    async def eventually(self, condition: Callable[[], object], what: str, seconds: float = 90.0) -> None:
         """Wait for something that the world takes its time for."""
         try:
             async with asyncio.timeout(seconds):
@@ -64,7 +64,7 @@ def kubernetes_factory(control_plane: ControlPlane, monkeypatch: pytest.MonkeyPa
     """KubernetesCluster over a real API server, with the operator's own watches."""
     kubectl, namespace = control_plane.kubectl, f"conformance-{uuid.uuid4().hex[:8]}"
     kubectl("create", "namespace", namespace)
-    kubectl("wait", "--for=create", "--timeout=30s", "-n", namespace, "serviceaccount/default")
+    kubectl("wait", "--for=create", "--timeout=180s", "-n", namespace, "serviceaccount/default")
     monkeypatch.setenv("KUBECONFIG", str(control_plane.kubeconfig))
     from crossfold_operator.cluster.client import ApiServer
     from crossfold_operator.cluster.kubernetes import KubernetesCluster

@@ -141,6 +141,28 @@ async def test_a_job_gets_a_pod_with_the_labels_of_its_template(world: World) ->
     await world.eventually(lambda: any(c["kind"] == "Pod" for c in world.changes), "news of the pod")
 
 
+async def test_a_service_is_found_by_its_owner_and_goes_with_it(world: World) -> None:
+    parent = await made(world, run(world, "p"))
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "p", "namespace": world.namespace, "labels": MANAGED, **owned(parent)},
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": {"x": "p"},
+            "ports": [{"name": "rendezvous", "port": 29500}],
+        },
+    }
+    service = await made(world, manifest)
+    assert world.cluster.children(Kind.SERVICE, uid(parent)) == [service]
+    again = await world.cluster.create(manifest)
+    assert (again.existed, uid(again.obj)) == (True, uid(service))
+    await world.someone_deletes(key_of(service))
+    await world.eventually(lambda: not world.cluster.children(Kind.SERVICE, uid(parent)), "that the Service is gone")
+    await made(world, manifest)
+
+
 async def test_a_new_process_knows_what_there_is_before_it_starts(world: World) -> None:
     parent = await made(world, run(world, "p"))
     child = await made(world, run(world, "c", parent))

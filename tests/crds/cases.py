@@ -109,11 +109,45 @@ def algorithm(name: str, **settings: float) -> Obj:
     return {"algorithm": {"name": name, "settings": settings}}
 
 
+def pruning(method: str, **settings: float) -> Obj:
+    return {"pruning": {"method": method, **settings}}
+
+
 def initial(*trials: tuple[str, Any]) -> Obj:
     """Trials to ask first, each with one value."""
     return {"initialTrials": [{"parameters": [{"name": name, "value": value}]} for name, value in trials]}
 
 
+LOOK = {
+    "rule": "Evidence",
+    "runsDone": 2,
+    "runsTotal": 5,
+    "incumbent": 3,
+    "bar": 0.8296,
+    "predicted": 0.8077,
+    "standardError": 0.0062,
+    "p": 0.0063,
+    "alpha": 0.05,
+    "probability": 0.0048,
+    "references": 5,
+    "varianceFold": 1e-4,
+    "varianceRun": 0,
+    "varianceFactor": 1,
+}
+RUN_LOOK = {
+    "method": "ASHA",
+    "fold": 0,
+    "seed": 42,
+    "epoch": 9,
+    "best": 0.41,
+    "threshold": 0.5,
+    "peers": 7,
+    "runsDone": 0,
+    "runsTotal": 5,
+    "predicted": 0.6,
+}
+NOTED = {"message": "why", "time": "2026-01-01T00:00:00Z"}
+DECIDED = {"reason": "Pruned", **NOTED}
 CV, RUN = Kind.CROSS_VALIDATION, Kind.TRAIN_RUN
 ACCEPTED, SCHEMA, RULE, VALID, STRICT = Layer.ACCEPTED, Layer.SCHEMA, Layer.RULE, Layer.VALID, Layer.STRICT
 STOPPING = {
@@ -219,6 +253,10 @@ CASES = [
     Case("a budget of minutes", ACCEPTED, spec={"budget": {"wallClock": "90m"}}),
     Case("racing", ACCEPTED, spec={"racing": {"alpha": 0.5, "warmupTrials": 10, "minDelta": 0.01, "audit": 0.1}}),
     Case("no racing", ACCEPTED, spec={"racing": {"enabled": False}}),
+    Case("pruning", ACCEPTED, spec=pruning("MedianStop", minEpochs=9, minPeers=10, audit=0.1)),
+    Case("pruning by halves", ACCEPTED, spec=pruning("ASHA", minEpochs=1, reductionFactor=2)),
+    Case("no pruning", ACCEPTED, spec=pruning("None", minEpochs=100)),
+    Case("the last validation but one", ACCEPTED, spec=pruning("ASHA", minEpochs=97)),
     Case("patience null", ACCEPTED, spec={"trainer": {"earlyStoppingPatience": NULL}}),
     Case(
         "null for everything optional",
@@ -298,6 +336,16 @@ CASES = [
     Case("alpha too large", SCHEMA, "should be less than or equal to 0.5", {"racing": {"alpha": 0.6}}),
     Case("a warm-up of one", SCHEMA, "should be greater than or equal to 2", {"racing": {"warmupTrials": 1}}),
     Case("audit of more than all", SCHEMA, "should be less than or equal to 1", {"racing": {"audit": 2}}),
+    Case("another way to prune", SCHEMA, "spec.pruning.method", pruning("Hyperband", minEpochs=3)),
+    Case("pruning from the start", SCHEMA, "should be greater than or equal to 1", pruning("ASHA", minEpochs=0)),
+    Case("pruning against nobody", SCHEMA, "minPeers", pruning("ASHA", minEpochs=3, minPeers=0)),
+    Case(
+        "a reduction by one",
+        SCHEMA,
+        "should be greater than or equal to 2",
+        pruning("ASHA", minEpochs=3, reductionFactor=1),
+    ),
+    Case("too many points of a curve", SCHEMA, "curveEpochs", {"curveEpochs": list(range(1, 18))}, RUN),
     Case("a reason to stop that is none", SCHEMA, "spec.stop.reason", {"stop": {"reason": "Bored"}}, CV),
     Case("max failed trials negative", SCHEMA, "should be greater than or equal to 0", {"maxFailedTrials": -1}),
     Case("parallelism zero", SCHEMA, "should be greater than or equal to 1", {"parallelism": 0}),
@@ -395,7 +443,10 @@ CASES = [
     Case("negative search seed", SCHEMA, "greater than or equal to 0", {"algorithm": {"seed": -1}}),
     Case("suspend a text", SCHEMA, 'must be of type boolean: "string"', {"suspend": "yes"}),
     Case("halved batches", ACCEPTED, spec={"retries": {"outOfMemory": "HalveBatch"}}),
-    Case("unknown policy", SCHEMA, '"Fail", "HalveBatch"', {"retries": {"outOfMemory": "Constrain"}}),
+    Case("a constraint of the search", ACCEPTED, spec={**algorithm("TPE"), "retries": {"outOfMemory": "Constrain"}}),
+    Case("a constraint of GP", ACCEPTED, spec={**algorithm("GP"), "retries": {"outOfMemory": "Constrain"}}),
+    Case("a run of such a search", ACCEPTED, spec={"retries": {"outOfMemory": "Constrain"}}, kind=RUN),
+    Case("unknown policy", SCHEMA, '"Fail", "HalveBatch", "Constrain"', {"retries": {"outOfMemory": "Ignore"}}),
     Case("too many crashes", SCHEMA, "less than or equal to 20", {"retries": {"crash": 21}}),
     Case("unknown stop reason", SCHEMA, 'supported values: "Stopped"', {"stop": {"reason": "Bored"}}, CV),
     Case("fold too large", SCHEMA, "less than or equal to 99", {"fold": 100, "folds": 100}, RUN),
@@ -495,6 +546,22 @@ CASES = [
         "setting populationSize must be a whole number from 4 to 1000",
         algorithm("CMAES", populationSize=8.5),
     ),
+    *(
+        Case(
+            f"a constraint under {name}",
+            RULE,
+            "retries.outOfMemory Constrain needs an algorithm that learns",
+            {**algorithm(name), **parameter(step=1e-3), "retries": {"outOfMemory": "Constrain"}},
+        )
+        for name in ("Random", "Sobol", "Grid")
+    ),
+    Case(
+        "a constraint without a search",
+        RULE,
+        "retries.outOfMemory Constrain goes with a Tune",
+        {"retries": {"outOfMemory": "Constrain"}},
+        CV,
+    ),
     Case(
         "nothing to evolve",
         RULE,
@@ -518,6 +585,18 @@ CASES = [
         {"maxTrials": 2, "maxFailedTrials": 3},
     ),
     Case("an empty budget", RULE, "budget needs gpuHours, wallClock or both", {"budget": {}}),
+    Case("pruning without a beginning", RULE, "need minEpochs", pruning("MedianStop")),
+    Case("a reduction of medians", RULE, "method: ASHA", pruning("MedianStop", minEpochs=3, reductionFactor=4)),
+    Case("pruning at the last epoch", RULE, "a validation from minEpochs on", pruning("ASHA", minEpochs=100)),
+    # Of 9 epochs the third, the sixth and the last are validated.
+    Case(
+        "pruning at the last validation",
+        RULE,
+        "lower pruning.minEpochs or trainer.checkValEveryNEpoch, or raise trainer.maxEpochs",
+        pruning("MedianStop", minEpochs=7) | {"trainer": {"maxEpochs": 9}},
+    ),
+    Case("two decisions", RULE, "either look or runLook", {"stop": {**DECIDED, "look": LOOK, "runLook": RUN_LOOK}}, CV),
+    Case("an audit of nothing", RULE, "either look or runLook", {"audit": NOTED}, CV),
     Case("pruning by hand", RULE, "use reason Stopped", {"stop": {"reason": "Pruned", "message": "bad"}}, CV),
     Case(
         "seeds and random seeds",
@@ -782,6 +861,7 @@ FROZEN: dict[Kind, dict[str, list[Obj]]] = {
         "spec.racing.warmupTrials": [{"racing": {"warmupTrials": 9}}],
         "spec.racing.minDelta": [{"racing": {"minDelta": 0.1}}],
         "spec.racing.audit": [{"racing": {"audit": 0.1}}],
+        "spec.pruning": [pruning("ASHA", minEpochs=3), {"pruning": {"audit": 0.1}}],
     },
     Kind.CROSS_VALIDATION: {**SHARED_FROZEN, **TEMPLATE_FROZEN, **FOLDS, **HYPERPARAMETERS},
     Kind.TRAIN_RUN: {
@@ -790,6 +870,7 @@ FROZEN: dict[Kind, dict[str, list[Obj]]] = {
         "spec.fold": [{"fold": 1}],
         "spec.seed": [{"seed": 7}],
         "spec.folds": [{"folds": 7}],
+        "spec.curveEpochs": [{"curveEpochs": [3]}],
         "spec.foldMethod": [{"foldMethod": "KFold"}],
         "spec.template": [template(image="r/other:1"), template(nodeSelector={"a": "b"})],
         "spec.retries": [{"retries": {"crash": 3}}],
@@ -822,22 +903,6 @@ STORED: dict[Kind, Obj] = {
 }
 """The stored objects that are changed; suspended, since an operator may be watching."""
 
-LOOK = {
-    "rule": "Evidence",
-    "runsDone": 2,
-    "runsTotal": 5,
-    "incumbent": 3,
-    "bar": 0.8296,
-    "predicted": 0.8077,
-    "standardError": 0.0062,
-    "p": 0.0063,
-    "alpha": 0.05,
-    "probability": 0.0048,
-    "references": 5,
-    "varianceFold": 1e-4,
-    "varianceRun": 0,
-    "varianceFactor": 1,
-}
 PLACEMENT = [
     template(nodeSelector={"gpu": "h100"}),
     template(tolerations=[{"key": "gpu", "operator": "Exists"}]),
@@ -867,6 +932,8 @@ MUTABLE: dict[Kind, list[Obj]] = {
         {"stop": {"reason": "Stopped"}},
         {"stop": {"reason": "Pruned", "message": "why", "time": "2026-01-01T00:00:00Z", "look": LOOK}},
         {"audit": {"message": "why", "time": "2026-01-01T00:00:00Z", "look": LOOK}},
+        {"stop": {**DECIDED, "runLook": RUN_LOOK}},
+        {"audit": {**NOTED, "runLook": {**RUN_LOOK, "incumbent": 3, "bar": 0.7}}},
         {"retries": {"crash": 3}},
         *PLACEMENT,
     ],

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from crossfold_operator.names import API_VERSIONS, PLURALS, Kind
+from crossfold_operator.cluster import paths
+from crossfold_operator.names import Kind
 from tests.crds.conftest import Api
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -32,9 +33,7 @@ def test_a_child_is_accepted(api: Api, child: dict[str, Any]) -> None:
         for variable in container["env"]:
             if isinstance(variable.get("value"), dict):
                 variable["value"] = json.dumps(variable["value"])
-    root = "/apis/" + API_VERSIONS[kind]
-    path = f"{root}/namespaces/{api.namespace}/{PLURALS[kind]}"
-    stored = api.request("POST", path, obj, dryRun="All", fieldValidation="Strict")
+    stored = api.request("POST", paths.collection(kind, api.namespace), obj, dryRun="All", fieldValidation="Strict")
     assert stored["metadata"]["name"] == obj["metadata"]["name"]
     if kind is Kind.JOB:
         assert stored["spec"]["podFailurePolicy"]["rules"][-1]["onPodConditions"][0]["type"] == "DisruptionTarget"
@@ -42,4 +41,4 @@ def test_a_child_is_accepted(api: Api, child: dict[str, Any]) -> None:
 
 def test_there_are_children_of_every_kind() -> None:
     kinds = {param.values[0]["kind"] for param in CHILDREN}
-    assert kinds == {"CrossValidation", "TrainRun", "Job"}
+    assert kinds == {"CrossValidation", "TrainRun", "Job", "Service"}

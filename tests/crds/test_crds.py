@@ -49,7 +49,7 @@ class Copies:
         text = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(contents)})
         self._kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=text)
         found = [f"crd/{content['metadata']['name']}" for content in contents]
-        self._kubectl("wait", "--for=condition=Established", "--timeout=30s", *found)
+        self._kubectl("wait", "--for=condition=Established", "--timeout=120s", *found)
 
     def remove(self) -> None:
         found = [f"crd/{PLURAL[kind]}.{GROUP}" for kind in OWN_KINDS]
@@ -81,7 +81,7 @@ def copies(api: Api, kubectl: Any) -> Iterator[Copies]:
     made.remove()
 
 
-def until(call: Callable[[], dict[str, Any]], seconds: float = 20) -> dict[str, Any]:
+def until(call: Callable[[], dict[str, Any]], seconds: float = 60) -> dict[str, Any]:
     """Call until it succeeds: the API server takes a moment to go by a new CRD."""
     end = time.monotonic() + seconds
     while True:

@@ -175,6 +175,53 @@ def test_deleting_a_tune_stops_everything_and_keeps_artifacts(world: World, kube
     assert not world.list("jobs")
 
 
+def test_a_run_is_pruned_in_its_midst(world: World, kubectl: Kubectl, cluster_environment: dict[str, str]) -> None:
+    # The first trials learn; the last one, with a learning rate of nearly nothing, is behind from the first epochs on.
+    rates = [3e-3, 4e-3, 5e-3, 1e-9]
+    spec = world.grid(
+        parameters=[{"name": "learning_rate", "type": "Float", "min": 1e-9, "max": 1e-2, "scale": "Log"}],
+        algorithm={"name": "Random"},
+        initialTrials=[{"parameters": [{"name": "learning_rate", "value": rate}]} for rate in rates],
+        objective={"metrics": [{"name": "val/loss"}]},
+        maxTrials=len(rates),
+        parallelism=1,
+        racing={"enabled": False},
+        # One of four goes on: the last one would have to be the best of all.
+        pruning={"method": "ASHA", "minEpochs": 3, "minPeers": 3},
+        # Long enough for several reports, which are 5 s apart, and several statuses.
+        trainer={"maxEpochs": 20, "checkValEveryNEpoch": 1, "earlyStoppingPatience": None, "plotEveryNValEpochs": 0},
+    )
+    world.apply("Tune", "look", spec)
+    done = world.phase("tune", "look", "Complete", seconds=900)
+    assert (done["status"]["trials"]["complete"], done["status"]["trials"]["pruned"]) == (3, 1)
+    cv, first = world.get("crossvalidation", "look-cv3"), world.get("trainrun", "look-cv3-f0s42")
+    stop = cv["spec"]["stop"]
+    look = stop["runLook"]
+    assert (cv["status"]["phase"], stop["reason"], first["status"]["phase"]) == ("Pruned", "Pruned", "Stopped")
+    assert 3 <= look["epoch"] <= first["status"]["epoch"] < 20
+    assert look["peers"] == 3
+    assert look["best"] > look["threshold"]
+    assert [p["epoch"] for p in first["status"]["curve"]][:1] == [3]
+    # It was the only run of its trial, and its Job is gone with it.
+    runs = world.list("trainruns", "-l", "crossfold.dev/cross-validation=look-cv3")
+    assert [run["metadata"]["name"] for run in runs] == ["look-cv3-f0s42"]
+    assert not world.list("jobs", "-l", "crossfold.dev/cross-validation=look-cv3")
+    assert done["status"]["lastDecision"]["message"] == stop["message"]
+    assert done["status"]["usage"]["gpuSeconds"]["pruned"] > 0
+    assert done["status"]["runs"]["skipped"] >= 1
+    events = kubectl("get", "events", "-n", world.namespace, "-o", "jsonpath={.items[*].reason}").split()
+    assert "TrialPruned" in events
+    explained = subprocess.run(
+        [Path(sys.executable).parent / "crossfold", "explain", "tune/look", "--trial", "3", "-n", world.namespace],
+        env=cluster_environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert stop["message"] in explained.stdout
+    assert "What pruning saw inside its first run" in explained.stdout
+
+
 def test_racing_prunes_a_trial_and_says_why(
     world: World, kubectl: Kubectl, cluster_environment: dict[str, str]
 ) -> None:

@@ -121,11 +121,15 @@ class World:
 
     def restart(self) -> None:
         """A new operator process: nothing is remembered but what the cluster has; every object is looked at."""
-        self.reconciler = Reconciler(self.cluster, self.settings, self.cluster.clock)
+        self.reconciler = self.operator()
         self.again.clear()
         for kind in names.OWN_KINDS:
             for obj in self.cluster.of(kind):
                 self.cluster.woken[key_of(obj)] = None
+
+    def operator(self) -> Reconciler:
+        """A new operator, which knows nothing but what the cluster has."""
+        return Reconciler(self.cluster, self.settings, self.cluster.clock)
 
     async def reconcile(self, key: Key) -> None:
         """Reconcile one key, as the work queue does: what could not be done is tried again."""
@@ -202,13 +206,17 @@ class World:
         }
         self.cluster.apply({**_head(job), "status": {"active": 0, "conditions": [condition]}})
 
-    async def step(self) -> bool:
-        """Start every Job, then end the first one that can end; False when there is none and nothing is timed."""
+    async def start_all(self) -> None:
+        """Start every Job that is not."""
         await self.settle()
         for job in self.unfinished():
             if not job.get("status"):
                 self.start(job)
         await self.settle()
+
+    async def step(self) -> bool:
+        """Start every Job, then end the first one that can end; False when there is none and nothing is timed."""
+        await self.start_all()
         able = [job for job in self.unfinished() if self._ending(job).waiting is None]
         if not able:
             return await self._let_time_pass()

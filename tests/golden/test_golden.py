@@ -53,7 +53,7 @@ async def reconcile(case: str) -> tuple[Obj, Obj]:
         before[key_of(obj)] = cluster.replace(obj)
     root = key_of(objects[0])
     settings = Settings(trainer_image="registry/trainer@sha256:1234", progress_url="http://crossfold.ops.svc:8080")
-    await Reconciler(cluster, settings, cluster.clock)(root)
+    await Reconciler(cluster, settings, cluster.clock, live=lambda uid: None)(root)
     status = cluster.objects[root].get("status", {})
     created = [_told(cluster.objects[key]) for verb, key in cluster.writes if verb == "create"]
     patched = {

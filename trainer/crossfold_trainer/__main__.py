@@ -50,6 +50,7 @@ from crossfold_trainer.contract.result import (
     RunResult,
 )
 from crossfold_trainer.contract.scoring import run_score
+from crossfold_trainer.curve import scores_so_far
 from crossfold_trainer.data import open_dataset
 from crossfold_trainer.errors import (
     AcceleratorOutOfMemory,
@@ -123,6 +124,11 @@ def run_to_exit(interrupt: Interrupt, log_text: LogText) -> int:
         return failed(CRASH, FailureClass.CRASH, text, store)
     if launch.leads():
         write_termination_message(result.message())
+    config = read_config(os.environ)
+    if config.runs and not launch.launched():
+        from crossfold_trainer import gather  # noqa: PLC0415 - a run with nothing above it needs no Parquet
+
+        gather.leave(config, interrupt)
     return Exit.OK
 
 
@@ -403,6 +409,7 @@ def make_result(
         epoch=best.epoch if best is not None else progress.last_validated,
         epochs=progress.epoch,
         steps=progress.step,
+        curve=scores_so_far(config, progress),
         duration_seconds=round(seconds, 3),
         performance=speed,
         checkpoint_uri=f"{config.artifact_uri}/{checkpoint}" if checkpoint else "",

@@ -10,6 +10,7 @@ own before the entry that names them, so nobody ever overwrites another's, and h
 An ETag to match would do the same on S3 only; folders have none that can be matched atomically.
 """
 
+import contextlib
 import logging
 import re
 import uuid
@@ -21,7 +22,7 @@ from pydantic import Field, ValidationError
 
 from crossfold_trainer.artifacts import BEST, LAST, retried
 from crossfold_trainer.contract.base import Model
-from crossfold_trainer.errors import Fenced
+from crossfold_trainer.errors import Fenced, StoreError
 from crossfold_trainer.store import Store
 
 log = logging.getLogger(__name__)
@@ -128,6 +129,8 @@ class CheckpointLog:
         """After the result: only the plain names are left. Nothing is lost when this is not reached."""
         if self.snapshots:
             self._replace(self._published)
+        # What a fenced process had under way came when this one had begun.
+        self._clear_orphans()
 
     def _copy(self, saved: Saved, name: str) -> Saved:
         if saved.path != name:
@@ -142,6 +145,8 @@ class CheckpointLog:
     def _replace(self, snapshots: tuple[Snapshot, ...]) -> None:
         before = self.snapshots
         if not self._add(snapshots):
+            with contextlib.suppress(StoreError):
+                self._delete(path for path in _paths(snapshots) - _paths(before) if self._writer.token in path)
             raise Fenced("another attempt has claimed this run: what this one computes no longer counts")
         self.snapshots = snapshots
         # Whoever claims from now on reads the entry that was just added, so that nobody needs what it leaves out.

@@ -22,8 +22,10 @@ from crossfold_trainer import figures, plots, resume, spread
 from crossfold_trainer.artifacts import Checkpoint, Item, Uploader
 from crossfold_trainer.checkpoints import CheckpointLog
 from crossfold_trainer.contract.config import OutOfMemoryPolicy
+from crossfold_trainer.contract.curve import CurvePoint
 from crossfold_trainer.contract.result import Outcome
 from crossfold_trainer.contract.scoring import Score, better, run_score, score_direction
+from crossfold_trainer.curve import scores_so_far
 from crossfold_trainer.errors import Diverged, Interrupted, StoreError
 from crossfold_trainer.instances import InstanceMetrics
 from crossfold_trainer.interrupt import Interrupt
@@ -124,6 +126,7 @@ class Fit:
         self.meter = Meter()
         self._batches = 1
         self._start: float | None = None
+        self._curve: list[CurvePoint] = []
         self._shown = figures.choose_rows(splits.val, data.metadata.empty)
 
     # -- the loop ----------------------------------------------------------------------------------------------
@@ -212,6 +215,8 @@ class Fit:
                 row["score"] = score.value
         progress.history.append(row)
         progress.epoch, progress.batch = epoch + 1, 0
+        if progress.epoch in self.config.curve_epochs:
+            self._curve = scores_so_far(self.config, progress)
         self._step.metrics.reset()
         self._tracking.scalars(
             {name: value for name, value in row.items() if name not in ("epoch", "step")}, progress.step
@@ -278,7 +283,9 @@ class Fit:
     def _report(self) -> None:
         done = fraction_of(self.progress, self._batches, self.config.trainer.max_epochs)
         self._start = done if self._start is None else self._start
-        self._live.give(report_of(self.config, self.progress, self._batches, self.meter, self._start))
+        self._live.give(
+            report_of(self.config, self.progress, self._batches, self.meter, self._start, curve=self._curve)
+        )
 
     def _log_losses(self, readings: Iterator[Reading]) -> None:
         for step, loss in readings:
@@ -504,7 +511,7 @@ class Fit:
         held = {"model": self._model.state_dict(), "optimiser": self._optimiser.state_dict()}
         state: dict[str, Any] = on_host(
             {
-                **(spread.whole(held) if self._sharded else held),
+                **(spread.whole(held, keep=self._ranks.leads) if self._sharded else held),
                 "progress": asdict(self.progress),
                 "halvings": self.halvings,
                 "scaler": self._step.scaler.state_dict(),
@@ -538,6 +545,7 @@ class Fit:
         self._step.scaler.load_state_dict(content["scaler"])
         self.begin_with(content["halvings"])
         self.progress = progress_from(content)
+        self._curve = scores_so_far(self.config, self.progress)
         if self._ranks.leads:
             self._step.metrics.load(content["train_metrics"])
         self._saved_step = self.progress.step

@@ -10,13 +10,14 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from crossfold_trainer.contract import progress as contract
 from crossfold_trainer.contract.config import RunConfig
+from crossfold_trainer.contract.curve import CurvePoint
 from crossfold_trainer.contract.progress import ProgressReport
 from crossfold_trainer.meter import Meter
 
@@ -166,7 +167,15 @@ def http_sender(url: str, token: Path) -> Send:
     return send
 
 
-def report_of(config: RunConfig, progress: "Progress", batches: int, meter: Meter, start: float) -> ProgressReport:
+def report_of(
+    config: RunConfig,
+    progress: "Progress",
+    batches: int,
+    meter: Meter,
+    start: float,
+    *,
+    curve: Sequence[CurvePoint] = (),
+) -> ProgressReport:
     """What is reported of a run.
 
     Args:
@@ -175,6 +184,7 @@ def report_of(config: RunConfig, progress: "Progress", batches: int, meter: Mete
         batches: batches of an epoch.
         meter: the time of this attempt.
         start: the fraction at which this attempt began.
+        curve: its scores so far, as `curve.scores_so_far` says.
     """
     epochs = config.trainer.max_epochs
     fraction = fraction_of(progress, batches, epochs)
@@ -192,6 +202,7 @@ def report_of(config: RunConfig, progress: "Progress", batches: int, meter: Mete
         score=best.score if best is not None else None,
         epoch_of_score=best.epoch if best is not None else None,
         metrics=_reported(kept),
+        curve=list(curve),
     )
 
 

@@ -146,6 +146,8 @@ def join(environment: Mapping[str, str]) -> Iterator[Ranks]:
 
 def _meet(ranks: Ranks, address: str, port: int) -> Store:
     """Wait until all ranks are there, in small steps: torch's own wait would hear no signal."""
+    if ranks.leads:
+        address = "localhost"  # its own name may not be known yet
     end = time.monotonic() + TIMEOUT.total_seconds()
     store: TCPStore | None = None
     here = 0

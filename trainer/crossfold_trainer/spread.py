@@ -69,31 +69,38 @@ def summing(model: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
     return model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext()
 
 
-def whole(value: Any) -> Any:
-    """State in dictionaries and lists with every shard replaced by the whole tensor. All ranks call this."""
+def whole(value: Any, *, keep: bool = True) -> Any:
+    """State in dictionaries and lists with every shard replaced by the whole tensor, on the host. All ranks call this.
+
+    One tensor after the other, so that no device has to hold more than one; a rank that does not keep them gets None.
+    """
     match value:
         case DTensor():
-            return value.full_tensor()
+            gathered = value.full_tensor()
+            return gathered.cpu() if keep else None
         case dict():
-            return {key: whole(item) for key, item in value.items()}
+            return {key: whole(item, keep=keep) for key, item in value.items()}
         case list() | tuple():
-            return [whole(item) for item in value]
+            return [whole(item, keep=keep) for item in value]
         case _:
             return value
 
 
-def _like(tensor: Tensor, own: Any) -> Tensor:
-    """A whole tensor as another one lies on the ranks, each of which has it."""
+def _like(tensor: Tensor, own: Tensor) -> Tensor:
+    """A whole tensor, which every rank has, as another one lies on the ranks and in memory.
+
+    A fused optimiser goes through the memory of a parameter and of its state side by side: strides must be the same.
+    """
     if not isinstance(own, DTensor):
-        return tensor
-    tensor = tensor.to(own.device)
-    return distribute_tensor(tensor, own.device_mesh, own.placements, src_data_rank=None)
+        return torch.empty_like(own, dtype=tensor.dtype).copy_(tensor)
+    tensor = tensor.to(own.device).contiguous()
+    return distribute_tensor(tensor, own.device_mesh, own.placements, src_data_rank=None).clone()
 
 
 def load_weights(model: nn.Module, state: dict[str, Tensor]) -> None:
     """Load whole weights, which every rank has, into a model that may be sharded."""
     own = model.state_dict()
-    model.load_state_dict({name: _like(tensor, own.get(name)) for name, tensor in state.items()})
+    model.load_state_dict({name: _like(tensor, own[name]) if name in own else tensor for name, tensor in state.items()})
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:

@@ -192,6 +192,12 @@ class Store:
 
         yield from self.attempt(entries, prefix)
 
+    def folders(self, prefix: str = "") -> tuple[str, ...]:
+        """The paths of the folders right below a prefix, in the server's order; what is inside them is not listed."""
+        return self.attempt(
+            lambda: tuple(obstore.list_with_delimiter(self._client, prefix or None)["common_prefixes"]), prefix
+        )
+
     def _tag(self, meta: Any) -> str:
         # A folder's e_tag holds the inode, which differs from node to node.
         tag = None if self.folder is not None else meta["e_tag"]

@@ -60,7 +60,7 @@ def asking(past: Past, seen: Seen) -> Asking:
     answers = known_at(past, number)
     known = next((answer for answer in answers if _replayed(past, seen.trial, answer)), None)
     chosen = answers[0] if known is None else known
-    told = history(chosen, number)
+    told = history(chosen, number, past.spec.retries.out_of_memory)
     telling = _telling(past, told)
     foreign = [f"{trial.source}/{trial.number}" for trial in past.start]
     order = ranking(past.spec.objective, chosen)
@@ -82,7 +82,7 @@ def asking(past: Past, seen: Seen) -> Asking:
 def _replayed(past: Past, trial: Trial, known: Sequence[Trial]) -> bool:
     """Whether the sampler chooses what the trial has."""
     spec = past.spec
-    told = [*past.start, *history(known, trial.number)]
+    told = [*past.start, *history(known, trial.number, spec.retries.out_of_memory)]
     direction = score_direction(spec.objective)
     answer = ask(spec.parameters, spec.algorithm, direction, told, trial.number, initial=spec.initial_trials)
     space = space_of(spec.parameters)
@@ -92,7 +92,10 @@ def _replayed(past: Past, trial: Trial, known: Sequence[Trial]) -> bool:
 def _telling(past: Past, told: Sequence[Told]) -> list[int]:
     """Numbers of the ended trials that say something of their parameters."""
     space = space_of(past.spec.parameters)
-    return [trial.number for trial in told if trial.state in _TELLING and space.point(trial.parameters) is not None]
+    # A Gaussian process of scores learns nothing from what has none; where points fit is learned by another one.
+    scored = past.spec.algorithm.name is AlgorithmName.GP
+    telling = _TELLING if scored else (*_TELLING, TrialState.INFEASIBLE)
+    return [trial.number for trial in told if trial.state in telling and space.point(trial.parameters) is not None]
 
 
 def _startup(past: Past) -> int:

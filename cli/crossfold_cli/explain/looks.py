@@ -8,10 +8,10 @@ from datetime import datetime
 from crossfold_cli.explain.past import Past, Seen, known_then, under_way
 from crossfold_operator.api.racing import LookSpec
 from crossfold_operator.names import CrossValidationPhase
-from crossfold_operator.observe.runs import Run
+from crossfold_operator.observe.runs import Run, finite
 from crossfold_operator.observe.trials import Trial
 from crossfold_operator.plan import racing as plan_racing
-from crossfold_operator.search import racing
+from crossfold_operator.search import racing, racing_words
 from crossfold_operator.times import parse_time
 
 _SAME = 1e-9
@@ -37,7 +37,9 @@ class Look:
         probability: of beating the bar.
         references: complete trials that the noise was estimated from.
         recorded: whether the operator wrote this look down.
-        reproduced: whether it comes out as it was written down; None where it was not.
+        reproduced: whether it comes out as it was written down; None where it was not, or cannot be taken once more:
+            nobody knows any longer which runs had ended.
+        deleted: numbers of the trials that are gone, where it comes out otherwise.
     """
 
     at: datetime
@@ -55,18 +57,20 @@ class Look:
     references: int | None
     recorded: bool = False
     reproduced: bool | None = None
+    deleted: tuple[int, ...] = ()
 
 
 def looks(past: Past, seen: Seen) -> tuple[Look, ...]:
     """Every look that differed from the one before: after each run of the trial, and whenever the bar had changed.
 
-    The last one of a trial that was pruned or audited is the one that was written down, with its own numbers.
+    The last one of a trial that was pruned or audited is the one that was written down, with its own numbers. It is the
+    only one where TrainRuns are gone: when their runs had ended, nothing else says.
     """
     if not past.spec.racing.enabled:
         return ()
     record, decided = _recorded(seen)
     found: list[Look] = []
-    for at in _moments(past, seen, decided):
+    for at in () if seen.undated else _moments(past, seen, decided):
         decision = _decision(past, seen, at)
         if decision is None:
             continue
@@ -106,7 +110,16 @@ def _decision(past: Past, seen: Seen, at: datetime) -> racing.Decision | None:
     """What a look at a time finds; None where there was none."""
     others = next(known_then([other for other in past.trials if other is not seen], at))
     runs = [run for run in seen.runs if run.unit in seen.known and seen.known[run.unit] <= at]
-    return _taken(past, seen, runs, others, past.spec.racing.alpha)
+    return _taken(past, seen, runs, others, _alpha(past, seen, at))
+
+
+def _alpha(past: Past, seen: Seen, at: datetime) -> float:
+    """What p was compared with at a time, as the next decision says; it may have been edited since."""
+    own, _ = _recorded(seen)
+    if own is not None:
+        return own.alpha
+    written = [(when, record.alpha) for record, when in map(_recorded, past.trials) if record and when and when >= at]
+    return min(written)[1] if written else past.spec.racing.alpha
 
 
 def _taken(
@@ -119,15 +132,15 @@ def _taken(
 
 def _replayed(past: Past, seen: Seen, record: LookSpec, at: datetime) -> Look:
     """The look that decided, as it was written down; taken once more to see whether it comes out the same."""
-    ended = sorted(
-        (run for run in seen.runs if run.unit in seen.known), key=lambda run: (seen.known[run.unit], run.unit)
-    )
+    ended = _first(seen, record.runs_done)
     others = [other for other in past.trials if other is not seen]
-    same = any(
-        decision is not None and _is(decision, record)
-        for known in known_then(others, at)
-        if (decision := _taken(past, seen, ended[: record.runs_done], known, record.alpha)) is not None
-    )
+    same = None
+    if ended is not None:
+        same = any(
+            decision is not None and _is(decision, record)
+            for known in known_then(others, at)
+            if (decision := _taken(past, seen, ended, known, record.alpha)) is not None
+        )
     stop = seen.trial.stop if seen.trial.pruned else None
     text = stop.message if stop is not None else seen.trial.audit.message if seen.trial.audit is not None else ""
     return Look(
@@ -146,7 +159,18 @@ def _replayed(past: Past, seen: Seen, record: LookSpec, at: datetime) -> Look:
         references=record.references,
         recorded=True,
         reproduced=same,
+        deleted=past.gone if same is False else (),
     )
+
+
+def _first(seen: Seen, number: int) -> list[Run] | None:
+    """The runs that ended first; None where nobody knows which they were."""
+    ended = [run for run in seen.runs if finite(run.record.score) is not None]
+    if len(ended) <= number:
+        return ended
+    if seen.undated:
+        return None
+    return sorted(ended, key=lambda run: (seen.known[run.unit], run.unit))[:number]
 
 
 def _is(decision: racing.Decision, record: LookSpec) -> bool:
@@ -159,7 +183,7 @@ def _is(decision: racing.Decision, record: LookSpec) -> bool:
 def _look(at: datetime, decision: racing.Decision) -> Look:
     return Look(
         at=at,
-        text=racing.text(decision),
+        text=racing_words.text(decision),
         reason=str(decision.reason),
         prune=decision.prune,
         runs_done=decision.runs_done,

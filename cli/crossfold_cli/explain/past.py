@@ -14,9 +14,10 @@ from crossfold_operator.api.crossvalidation import RunRecord
 from crossfold_operator.api.tune import TuneSpec, TuneStatus
 from crossfold_operator.cluster.base import Cluster
 from crossfold_operator.cluster.cache import Cache
-from crossfold_operator.names import Condition, CrossValidationPhase
+from crossfold_operator.names import Condition, CrossValidationPhase, TrainRunPhase
+from crossfold_operator.observe.reader import TrialReader
 from crossfold_operator.observe.runs import Run, read_runs
-from crossfold_operator.observe.trials import Trial, TrialReader
+from crossfold_operator.observe.trials import Trial
 from crossfold_operator.plan.crossvalidation import Unit
 from crossfold_operator.reconcile.sources import Sources
 from crossfold_operator.search.history import Trial as Told
@@ -48,6 +49,12 @@ class Seen:
     runs: tuple[Run, ...]
     known: Mapping[Unit, datetime] = field(default_factory=dict)
 
+    @property
+    def undated(self) -> int:
+        """Runs that came to an end of their own, and nobody knows when: their TrainRuns are gone."""
+        ends = (TrainRunPhase.SUCCEEDED, TrainRunPhase.FAILED)
+        return sum(run.record.phase in ends and run.unit not in self.known for run in self.runs)
+
 
 @dataclass(frozen=True)
 class Past:
@@ -74,6 +81,12 @@ class Past:
     def get(self, number: int) -> Seen | None:
         """The trial of a number; None when its CrossValidation is gone."""
         return next((seen for seen in self.trials if seen.trial.number == number), None)
+
+    @property
+    def gone(self) -> tuple[int, ...]:
+        """Numbers of the trials whose CrossValidation was deleted."""
+        there = {seen.trial.number for seen in self.trials}
+        return tuple(number for number in range(self.asked) if number not in there)
 
     @property
     def now(self) -> list[Trial]:

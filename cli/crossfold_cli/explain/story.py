@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from crossfold_cli.explain.asking import Asking, asking
+from crossfold_cli.explain.inside import InsideLook, inside
 from crossfold_cli.explain.looks import Look, looks
 from crossfold_cli.explain.past import Past, Seen, under_way
 from crossfold_operator.names import Condition, CrossValidationPhase
@@ -70,6 +71,11 @@ class TrialStory:
     racing: str
     """Why it was not raced; empty where it was."""
     looks: tuple[Look, ...]
+    untold: int
+    """Runs that nobody knows the end of: the looks that were not written down cannot be taken once more."""
+    pruning: str
+    """Why its runs were not looked into; empty where they were."""
+    inside: tuple[InsideLook, ...]
     comparison: Comparison | None
     outcome: str
     """Why it ended as it did; empty where its phase says all."""
@@ -132,6 +138,9 @@ def trial_story(past: Past, seen: Seen) -> TrialStory:
         runs=tuple(map(_run_line, _in_order(past, seen.runs))),
         racing="" if past.spec.racing.enabled else "racing is off: spec.racing.enabled is false",
         looks=looks(past, seen),
+        untold=seen.undated,
+        pruning="" if past.spec.pruning.enabled else "pruning is off: spec.pruning.method is None",
+        inside=inside(past, seen),
         comparison=_comparison(past, trial, before) if trial.phase is CrossValidationPhase.COMPLETE else None,
         outcome=_outcome(seen),
     )
@@ -142,6 +151,7 @@ def tune_story(past: Past) -> TuneStory:
     status = past.status
     order = ranking(past.spec.objective, past.now)
     leader = order[0] if order else None
+    told = history(past.now, past.asked, past.spec.retries.out_of_memory)
     return TuneStory(
         tune=past.name,
         phase=str(status.phase),
@@ -149,7 +159,7 @@ def tune_story(past: Past) -> TuneStory:
         objective=objective_text(past.spec.objective),
         sampler=status.search.sampler,
         history_digest=status.search.history_digest,
-        history_reproduced=digest([*past.start, *history(past.now, past.asked)]) == status.search.history_digest,
+        history_reproduced=digest([*past.start, *told]) == status.search.history_digest,
         trials=status.trials.model_dump(),
         runs=status.runs.model_dump(),
         summary={name: text for name, text in status.summary.model_dump().items() if text},
@@ -248,11 +258,9 @@ def _others(past: Past) -> dict[str, tuple[Told, ...]]:
         str(phase): tuple(_told(seen.trial, _outcome(seen)) for seen in past.trials if seen.trial.phase is phase)
         for phase in phases
     }
-    there = {seen.trial.number for seen in past.trials}
-    gone = [number for number in range(past.asked) if number not in there]
     found["Deleted"] = tuple(
         Told(number, f"{past.name}-cv{number}", why="its CrossValidation is gone, and its parameters with it")
-        for number in gone
+        for number in past.gone
     )
     return {name: trials for name, trials in found.items() if trials}
 
@@ -266,7 +274,7 @@ def _outcome(seen: Seen) -> str:
     if seen.trial.stop is not None:
         return seen.trial.stop.message
     if seen.trial.audit is not None:
-        return f"would have been {seen.trial.audit.message}; it ran to its end to measure how often racing is wrong"
+        return f"would have been {seen.trial.audit.message}; it ran to its end to measure how often that is wrong"
     if seen.trial.phase in (CrossValidationPhase.FAILED, CrossValidationPhase.UNSTABLE):
         culprits = [run for run in seen.runs if run.record.message]
         return "; ".join(

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from crossfold_cli.explain.asking import Asking
+from crossfold_cli.explain.looks import Look
 from crossfold_cli.explain.story import Comparison, RunLine, Told, TrialStory, TuneStory
 from crossfold_cli.view import value_text
 
@@ -20,6 +21,9 @@ def of_trial(story: TrialStory) -> list[str]:
     lines += _indent(_asking(story.asking, story.asked))
     lines += ["", "Its runs"]
     lines += _indent(_runs(story.runs))
+    if not story.pruning:
+        lines += ["", "What pruning saw inside its first run"]
+        lines += _indent(_inside(story))
     lines += ["", "What racing saw"]
     lines += _indent(_looks(story))
     lines += ["", "What became of it"]
@@ -105,9 +109,35 @@ def _looks(story: TrialStory) -> list[str]:
         bar = f", against trial {look.incumbent}{refs}" if look.incumbent is not None else ""
         lines.append(f"{look.at:%H:%M:%S}  {look.text}{bar}")
         if look.recorded:
+            lines.append(f"          (written down by the operator; {_once_more(look)})")
+        elif look.prune:
+            lines.append("          (it went on all the same: alpha, or what was known in that second, was otherwise)")
+    if story.untold:
+        lines.append(
+            "what was not written down cannot be told: TrainRuns are gone, and with them when"
+            f" {story.untold} of its runs ended"
+        )
+    return lines or ["no look was taken: no run had ended while another trial was complete"]
+
+
+def _once_more(look: Look) -> str:
+    if look.reproduced is None:
+        return "cannot be looked at once more: TrainRuns are gone, and with them which runs had ended"
+    if look.reproduced:
+        return "looked at once more: the same numbers"
+    if look.deleted:
+        return f"looked at once more: other numbers, without trials {numbers_text(look.deleted)}, which were deleted"
+    return "looked at once more: other numbers, though no trial is gone: scores, or what was written, were changed"
+
+
+def _inside(story: TrialStory) -> list[str]:
+    lines = []
+    for look in story.inside:
+        lines.append(f"{look.at:%H:%M:%S}  {look.text}")
+        if look.recorded:
             told = "the same numbers" if look.reproduced else "other numbers: objects were deleted, or the Tune edited"
             lines.append(f"          (written down by the operator; looked at once more: {told})")
-    return lines or ["no look was taken: no run had ended while another trial was complete"]
+    return lines or ["no look was taken: racing waited for its first trials, or the run was not heard of"]
 
 
 def _end(story: TrialStory) -> list[str]:

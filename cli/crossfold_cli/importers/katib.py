@@ -1,9 +1,9 @@
 """A Katib Experiment (kubeflow.org/v1beta1). All its numbers are texts."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from crossfold_cli.importers import kubeflow
 from crossfold_cli.importers.located import Located
 from crossfold_cli.importers.shape import (
     Entry,
@@ -13,7 +13,6 @@ from crossfold_cli.importers.shape import (
     choices,
     interval,
     is_kind,
-    object_name,
     only,
     required,
 )
@@ -43,10 +42,14 @@ _LEFT = {
     "trialTemplate": "Crossfold's trainer runs; spec.template says how its pods look",
     "metricsCollectorSpec": "Crossfold's trainer reports its metrics itself",
     "resumePolicy": "a Tune goes on whenever spec.maxTrials is raised",
-    "earlyStopping": "a Tune's racing prunes across folds and seeds instead",
+    "earlyStopping": "a Tune's racing prunes across folds and seeds; spec.pruning looks into runs",
 }
-_DEFAULT_PARALLEL = 3
-"""Trials in parallel where an Experiment does not say."""
+_COUNTS = {
+    "maxTrialCount": ("max_trials", 1),
+    "parallelTrialCount": ("parallelism", 1),
+    "maxFailedTrialCount": ("max_failed_trials", 0),
+}
+_DEFAULTS = {"parallelism": 3}
 
 
 def recognised(document: Located) -> bool:
@@ -56,54 +59,21 @@ def recognised(document: Located) -> bool:
 
 def read(document: Located, reading: Reading) -> Search:
     """Read an Experiment."""
-    top = document.mapping("the file")
-    name = object_name(top, reading)
-    spec: Mapping[str, Located] = {}
-    with reading.part():
-        version = required(document, top, "apiVersion", "an Experiment")
-        if version.content != API_VERSION:
-            raise version.error(f"apiVersion must be {API_VERSION}, not {version.plain!r}")
-    with reading.part():
-        spec = required(document, top, "spec", "an Experiment").mapping("spec")
-    entries, algorithm, metric = [], _Algorithm(), None
-    counts: dict[str, int] = {}
-    for key, item in spec.items():
-        with reading.part():
-            match key:
-                case "parameters":
-                    for parameter in item.items("parameters"):
-                        with reading.part():
-                            entries.append(_entry(parameter))
-                case "objective":
-                    metric = _metric(item, reading)
-                case "algorithm":
-                    algorithm = _algorithm(item, reading)
-                case "maxTrialCount" | "parallelTrialCount":
-                    counts[key] = item.count(key)
-                case "maxFailedTrialCount":
-                    counts[key] = item.count(key, least=0)
-                case "nasConfig":
-                    raise item.error(
-                        "nasConfig searches for an architecture: list the candidates as model_arch instead"
-                    )
-                case _:
-                    reading.left(item, f"'{key}'", _LEFT.get(key, "it has no counterpart"))
-    if spec and not entries and not reading.errors:
-        raise document.error("an Experiment needs parameters")
-    return Search(
-        entries=tuple(entries),
-        name=name,
-        metric=metric,
-        algorithm=algorithm.name,
-        seed=algorithm.seed,
-        settings=algorithm.settings,
-        max_trials=counts.get("maxTrialCount"),
-        max_failed_trials=counts.get("maxFailedTrialCount"),
-        parallelism=counts.get("parallelTrialCount", _DEFAULT_PARALLEL),
-    )
+    parts = {"objective": _metric, "algorithm": _algorithm, "nasConfig": _architectures}
+    form = kubeflow.Form("an Experiment", _check_version, _entry, _COUNTS, parts, _LEFT, _DEFAULTS)
+    return kubeflow.read(document, reading, form)
 
 
-def _metric(item: Located, reading: Reading) -> Metric:
+def _check_version(version: Located) -> None:
+    if version.content != API_VERSION:
+        raise version.error(f"apiVersion must be {API_VERSION}, not {version.plain!r}")
+
+
+def _architectures(item: Located, _: Reading) -> Mapping[str, Any]:
+    raise item.error("nasConfig searches for an architecture: list the candidates as model_arch instead")
+
+
+def _metric(item: Located, reading: Reading) -> Mapping[str, Any]:
     given = item.mapping("objective")
     for key, value in given.items():
         match key:
@@ -121,17 +91,10 @@ def _metric(item: Located, reading: Reading) -> Metric:
     name = required(item, given, "objectiveMetricName", "objective")
     target = given["goal"].number("objective.goal") if "goal" in given else None
     text = name.text("objectiveMetricName")
-    return Metric(text, maximize=goal.content == "maximize", line=name.line, target=target)
+    return {"metric": Metric(text, maximize=goal.content == "maximize", line=name.line, target=target)}
 
 
-@dataclass(frozen=True)
-class _Algorithm:
-    name: str = ""
-    seed: int | None = None
-    settings: Mapping[str, float] = field(default_factory=dict)
-
-
-def _algorithm(item: Located, reading: Reading) -> _Algorithm:
+def _algorithm(item: Located, reading: Reading) -> Mapping[str, Any]:
     given = item.mapping("algorithm")
     only(item, given, ("algorithmName", "algorithmSettings"), "algorithm")
     name = required(item, given, "algorithmName", "algorithm")
@@ -149,7 +112,7 @@ def _algorithm(item: Located, reading: Reading) -> _Algorithm:
             found[_SETTINGS[which]] = _whole(required(setting, pair, "value", which), which)
         else:
             reading.left(setting, f"algorithm setting '{which}'", "it has no counterpart")
-    return _Algorithm(algorithm, seed, found)
+    return {"algorithm": algorithm, "seed": seed, "settings": found}
 
 
 def _whole(item: Located, what: str) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from crossfold_cli.importers import kubeflow
 from crossfold_cli.importers.located import Located
 from crossfold_cli.importers.shape import (
     Entry,
@@ -12,7 +13,6 @@ from crossfold_cli.importers.shape import (
     choices,
     interval,
     is_kind,
-    object_name,
     only,
     required,
 )
@@ -25,7 +25,8 @@ _ALGORITHMS = {"random": "Random", "grid": "Grid"}
 _DISTRIBUTIONS = ("uniform", "logUniform", "categorical")
 _TYPES = ("Float", "Int")
 _DEFAULT_METRIC = "loss"
-_DEFAULT_PARALLEL = 1
+_COUNTS = {"numTrials": ("max_trials", 1), "parallelTrials": ("parallelism", 1)}
+_DEFAULTS = {"parallelism": 1, "algorithm": "Random"}
 _LEFT = {
     "trainJobTemplate": "Crossfold's trainer runs; spec.template says how its pods look",
     "suspend": "spec.suspend of the Tune is false",
@@ -39,45 +40,17 @@ def recognised(document: Located) -> bool:
 
 def read(document: Located, reading: Reading) -> Search:
     """Read an OptimizationJob."""
-    top = document.mapping("the file")
-    spec: Mapping[str, Located] = {}
-    with reading.part():
-        version = required(document, top, "apiVersion", "an OptimizationJob")
-        if not str(version.content).startswith(GROUP):
-            raise version.error(f"apiVersion must begin with {GROUP}, not be {version.plain!r}")
-    with reading.part():
-        spec = required(document, top, "spec", "an OptimizationJob").mapping("spec")
-    entries, metric, algorithm, seed = [], None, "Random", None
-    counts: dict[str, int] = {}
-    for key, item in spec.items():
-        with reading.part():
-            match key:
-                case "parameters":
-                    for parameter in item.items("parameters"):
-                        with reading.part():
-                            entries.append(_entry(parameter))
-                case "objectives":
-                    metric = _metric(item)
-                case "searchAlgorithm":
-                    algorithm, seed = _algorithm(item)
-                case "numTrials" | "parallelTrials":
-                    counts[key] = item.count(key)
-                case _:
-                    reading.left(item, f"'{key}'", _LEFT.get(key, "it has no counterpart"))
-    if spec and not entries and not reading.errors:
-        raise document.error("an OptimizationJob needs parameters")
-    return Search(
-        entries=tuple(entries),
-        name=object_name(top, reading),
-        metric=metric,
-        algorithm=algorithm,
-        seed=seed,
-        max_trials=counts.get("numTrials"),
-        parallelism=counts.get("parallelTrials", _DEFAULT_PARALLEL),
-    )
+    parts = {"objectives": _metric, "searchAlgorithm": _algorithm}
+    form = kubeflow.Form("an OptimizationJob", _check_version, _entry, _COUNTS, parts, _LEFT, _DEFAULTS)
+    return kubeflow.read(document, reading, form)
 
 
-def _metric(item: Located) -> Metric:
+def _check_version(version: Located) -> None:
+    if not str(version.content).startswith(GROUP):
+        raise version.error(f"apiVersion must begin with {GROUP}, not be {version.plain!r}")
+
+
+def _metric(item: Located, _: Reading) -> Mapping[str, Any]:
     objectives = item.items("objectives")
     if len(objectives) > 1:
         raise objectives[1].error("several objectives: a Tune has one score; keep the first, or name them by --metric")
@@ -90,10 +63,10 @@ def _metric(item: Located) -> Metric:
     words = "minimize" if direction is None else str(direction.content).lower()
     if words not in ("minimize", "maximize"):
         raise objectives[0].error(f"direction must be Minimize or Maximize, not {words!r}")
-    return Metric(name, maximize=words == "maximize", line=objectives[0].line)
+    return {"metric": Metric(name, maximize=words == "maximize", line=objectives[0].line)}
 
 
-def _algorithm(item: Located) -> tuple[str, int | None]:
+def _algorithm(item: Located, _: Reading) -> Mapping[str, Any]:
     given = item.mapping("searchAlgorithm")
     only(item, given, tuple(_ALGORITHMS), "searchAlgorithm")
     if len(given) > 1:
@@ -104,7 +77,7 @@ def _algorithm(item: Located) -> tuple[str, int | None]:
         if key != "seed":
             raise value.error(f"searchAlgorithm.{name} has '{key}', which is not understood here")
         seed = value.count("seed", least=0)
-    return _ALGORITHMS[name], seed
+    return {"algorithm": _ALGORITHMS[name], "seed": seed}
 
 
 def _entry(item: Located) -> Entry:

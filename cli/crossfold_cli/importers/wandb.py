@@ -22,7 +22,7 @@ _DISTRIBUTIONS = (
 )
 _EXPONENTS = ("log_uniform", "inv_log_uniform")
 _LEFT = {
-    "early_terminate": "a Tune's racing prunes across folds and seeds instead",
+    "early_terminate": "a Tune's racing prunes across folds and seeds; spec.pruning looks into runs",
     "program": "Crossfold's trainer runs; spec.template.image is for one of your own",
     "command": "Crossfold's trainer runs; spec.template.image is for one of your own",
     "project": "a Tune says where to track in spec.tracking",

@@ -18,6 +18,7 @@ from crossfold_operator.api.fields import (
     Usage,
     named_list,
 )
+from crossfold_operator.api.pruning import CurveRecords, RunLookSpec
 from crossfold_operator.api.racing import LookSpec
 from crossfold_operator.api.template import TemplateSpec
 from crossfold_operator.api.trainrun import DecimalMap, RunTemplate, StopSpec
@@ -49,24 +50,30 @@ class TrialStopSpec(StopSpec):
     """When it was decided, where the operator decided it."""
     look: LookSpec | None = None
     """The numbers of the decision, where racing made it."""
+    run_look: RunLookSpec | None = None
+    """The numbers of the decision, where pruning made it."""
 
     rules = (
         Rule(
-            "self.reason != 'Pruned' || (has(self.look) && has(self.time))",
-            "reason Pruned is racing's, and comes with time and look: use reason Stopped",
+            "self.reason != 'Pruned' || (has(self.time) && has(self.look) != has(self.runLook))",
+            "reason Pruned is the operator's, and comes with time and either look or runLook: use reason Stopped",
         ),
     )
 
 
 class AuditSpec(Model):
-    """A decision of racing that is not carried out, so that it can be checked."""
+    """A decision of racing or pruning that is not carried out, so that it can be checked."""
 
     time: Timestamp
     """When it was made."""
     message: Text
     """Why, with the numbers."""
-    look: LookSpec
-    """The numbers."""
+    look: LookSpec | None = None
+    """The numbers, where racing made it."""
+    run_look: RunLookSpec | None = None
+    """The numbers, where pruning made it."""
+
+    rules = (Rule("has(self.look) != has(self.runLook)", "audit has either look or runLook: it is the operator's"),)
 
 
 class CrossValidationSpec(RootSpec):
@@ -77,7 +84,14 @@ class CrossValidationSpec(RootSpec):
     stop: Annotated[TrialStopSpec, Field(json_schema_extra=MUTABLE)] | None = None
     """Ends the trial: no further run starts and those in flight are stopped."""
     audit: Annotated[AuditSpec, Field(json_schema_extra=MUTABLE)] | None = None
-    """Racing would have pruned the trial, which runs to its end all the same to measure how often pruning is wrong."""
+    """The trial would have been pruned, and runs to its end all the same to measure how often that is wrong."""
+
+    rules = (
+        Rule(
+            "!has(self.retries) || !has(self.retries.outOfMemory) || self.retries.outOfMemory != 'Constrain'",
+            "retries.outOfMemory Constrain goes with a Tune, whose search learns from it: use Fail or HalveBatch",
+        ),
+    )
 
 
 class RunRecord(Model):
@@ -97,6 +111,8 @@ class RunRecord(Model):
     """Whether the score may be compared."""
     values: DecimalMap = {}
     """The objective's metrics."""
+    curve: CurveRecords = []
+    """Its scores at some epochs, where runs are looked into."""
     preemptions: Count = 0
     """Attempts that were interrupted."""
     failure_class: Annotated[str, Field(max_length=32)] = ""

@@ -67,8 +67,9 @@ class RetriesSpec(Model):
     infrastructure: Annotated[int, Field(ge=0, le=50)] = 5
     """Further attempts after a lost pod, an image that cannot be pulled, or a result that cannot be read."""
     out_of_memory: OutOfMemoryPolicy = OutOfMemoryPolicy.FAIL
-    """When the GPU's memory does not suffice: Fail, or HalveBatch: the attempt goes on with half as many patches on the
-    GPU at a time and twice as many turns, so that steps stay as large (again where needed, down to one patch)."""
+    """When the GPU's memory does not suffice: Fail; HalveBatch: the attempt goes on with half as many patches on the
+    GPU at a time and twice as many turns, so that steps stay as large (again where needed, down to one patch);
+    Constrain: the trial fails, and the search of its Tune keeps away from such points (without a Tune as Fail)."""
 
 
 class ConditionStatus(Model):

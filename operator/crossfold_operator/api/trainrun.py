@@ -16,6 +16,7 @@ from crossfold_operator.api.fields import (
     Usage,
     named_list,
 )
+from crossfold_operator.api.pruning import CurveRecords
 from crossfold_operator.api.template import TemplateSpec
 from crossfold_operator.names import TrainRunPhase
 from crossfold_trainer.contract.base import Model, Rule
@@ -29,6 +30,7 @@ from crossfold_trainer.contract.config import (
     TrackingSpec,
     TrainerSpec,
 )
+from crossfold_trainer.contract.curve import CurveEpochs
 from crossfold_trainer.contract.result import FailureClass
 
 DecimalMap = Annotated[dict[str, Decimal], Field(max_length=64)]
@@ -45,7 +47,7 @@ class StopSpec(Model):
     """Ends an object before its time; once set it stays."""
 
     reason: StopReason
-    """Stopped: by a person, or since the whole Tune ended. Pruned: by racing, since its trial would not be the best."""
+    """Stopped: by a person, or since the whole Tune ended. Pruned: by racing or pruning, for how its trial does."""
     message: Annotated[str, Field(max_length=1024)] = ""
     """Why, in a sentence."""
 
@@ -78,6 +80,8 @@ class TrainRunSpec(RunTemplate):
     """How folds are cut; None trains and validates on the whole train part (folds must be 1)."""
     hyperparameters: Annotated[list[NamedValue], named_list(128)] = []
     """Hyperparameters; what is not here has its default."""
+    curve_epochs: CurveEpochs = []
+    """Epochs, counted from 1, at which status.curve has a point: what runs are compared by while they train."""
     template: TemplateSpec = TemplateSpec()
     """The pods that train."""
     retries: RetriesSpec = RetriesSpec()
@@ -199,6 +203,8 @@ class TrainRunStatus(Model):
     """All other metrics, at the kept epoch (so far)."""
     epoch_of_score: Count | None = None
     """The kept epoch (so far), counted from 0."""
+    curve: CurveRecords = []
+    """Its scores at the epochs of spec.curveEpochs, as far as it came."""
     epochs: Count | None = None
     """Epochs trained."""
     checkpoint_uri: Annotated[str, Field(max_length=2048)] = ""

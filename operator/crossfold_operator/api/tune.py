@@ -20,6 +20,7 @@ from crossfold_operator.api.fields import (
     named_list,
 )
 from crossfold_operator.api.parameters import InitialTrial, ParameterSpec, ParameterValue
+from crossfold_operator.api.pruning import PruningSpec
 from crossfold_operator.api.racing import RacingSpec
 from crossfold_operator.api.stopping import BudgetSpec, EarlyStoppingSpec
 from crossfold_operator.names import MOST_TRIALS, TunePhase
@@ -52,7 +53,9 @@ class TuneSpec(RootSpec):
     max_trials: Annotated[int, Field(ge=1, le=MOST_TRIALS, json_schema_extra=MUTABLE)] = 20
     """Trials to ask for. Set below the number asked, nothing new starts and what runs finishes."""
     max_failed_trials: Annotated[int, Field(ge=0, le=10_000, json_schema_extra=MUTABLE)] | None = None
-    """Failed trials that are put up with: one more fails the Tune; null: 10, or maxTrials - 1 when that is less."""
+    """Failed trials that are put up with: one more fails the Tune; null: 10, or maxTrials - 1 when that is less.
+    Trials that did not fit into the accelerator's memory do not count under retries.outOfMemory Constrain, as long as
+    there is one that did."""
     target: Annotated[float, Field(ge=-1e9, le=1e9, json_schema_extra=MUTABLE)] | None = None
     """Score that is good enough: the first trial that reaches it ends the search."""
     early_stopping: Annotated[EarlyStoppingSpec, Field(json_schema_extra=MUTABLE)] | None = None
@@ -61,8 +64,17 @@ class TuneSpec(RootSpec):
     """What may be spent; null: whatever maxTrials takes."""
     racing: Annotated[RacingSpec, Field(json_schema_extra=PARTLY_MUTABLE)] = RacingSpec()
     """Stops the remaining runs of trials that would not become the best; on by default."""
+    pruning: PruningSpec = PruningSpec()
+    """Ends trials in the middle of their first run; off by default."""
 
     rules = (
+        Rule(
+            "self.pruning.method == 'None' || !has(self.pruning.minEpochs)"
+            " || (self.pruning.minEpochs + self.trainer.checkValEveryNEpoch - 1) / self.trainer.checkValEveryNEpoch"
+            " * self.trainer.checkValEveryNEpoch < self.trainer.maxEpochs",
+            "pruning needs a validation from minEpochs on that is not the last: lower pruning.minEpochs or"
+            " trainer.checkValEveryNEpoch, or raise trainer.maxEpochs",
+        ),
         Rule(
             "!has(self.maxFailedTrials) || self.maxFailedTrials <= self.maxTrials",
             "maxFailedTrials must not exceed maxTrials",
@@ -74,6 +86,11 @@ class TuneSpec(RootSpec):
         Rule(
             "self.algorithm.name != 'CMAES' || self.parameters.exists(p, p.type != 'Categorical')",
             "algorithm CMAES needs a Float or Int parameter: use TPE where all are Categorical",
+        ),
+        Rule(
+            "!has(self.retries) || !has(self.retries.outOfMemory) || self.retries.outOfMemory != 'Constrain'"
+            " || self.algorithm.name in ['TPE', 'GP', 'CMAES']",
+            "retries.outOfMemory Constrain needs an algorithm that learns: use TPE, GP or CMAES, or Fail or HalveBatch",
         ),
         Rule(
             "!has(self.fixed) || self.fixed.all(f, !self.parameters.exists(p,"
@@ -91,7 +108,7 @@ class TuneSpec(RootSpec):
 
 
 class DecisionAction(StrEnum):
-    """What racing did about a trial."""
+    """What racing or pruning did about a trial."""
 
     PRUNED = "Pruned"
     AUDITED = "Audited"
@@ -107,13 +124,16 @@ class TrialCounts(Model):
     complete: Count = 0
     """Trials with a score."""
     pruned: Count = 0
-    """Trials that racing stopped."""
+    """Trials that racing or pruning stopped."""
     stopped: Count = 0
     """Trials that were stopped by a person or since the search ended."""
     unstable: Count = 0
     """Trials with a run whose score may not be compared."""
     failed: Count = 0
     """Trials with a failed run, and trials that were deleted."""
+    out_of_memory: Count = 0
+    """Failed ones with a run that did not fit into the accelerator's memory. Under retries.outOfMemory Constrain they
+    do not count towards maxFailedTrials, once a trial has fitted."""
 
 
 class RunCounts(Model):
@@ -130,7 +150,7 @@ class RunCounts(Model):
     stopped: Count = 0
     """Stopped before their end."""
     skipped: Count = 0
-    """Never started, since racing stopped their trial."""
+    """Never started, since their trial was pruned."""
     preemptions: Count = 0
     """Attempts that were interrupted, all runs together."""
 
@@ -169,7 +189,7 @@ class TuneSummary(Model):
     gpu: ShortText = ""
     """GPU-hours of all attempts, those that run included."""
     saved: ShortText = ""
-    """Share of the planned runs of the trials so far that racing did not need."""
+    """Share of the planned runs of the trials so far that were not needed, since their trial was pruned."""
     eta: ShortText = ""
     """Time that the trials to come take at the pace so far."""
     objective: ShortText = ""
@@ -214,7 +234,7 @@ class WallClock(Model):
 
 
 class LastDecision(Model):
-    """What racing decided last."""
+    """What racing or pruning decided last."""
 
     trial: Count
     """Number of the trial."""
@@ -227,7 +247,7 @@ class LastDecision(Model):
 
 
 class AuditStatus(Model):
-    """How often racing was wrong, measured on trials that ran to their end although they would have been pruned."""
+    """How often pruning was wrong, measured on trials that ran to their end although they would have been pruned."""
 
     checked: Count = 0
     """Such trials that are complete."""
@@ -263,9 +283,11 @@ class TuneStatus(Model):
     wall_clock: WallClock = WallClock()
     """Time in which runs trained."""
     last_decision: LastDecision | None = None
-    """What racing decided last."""
+    """What racing or pruning decided last."""
     audit: AuditStatus | None = None
     """How often racing was wrong, where spec.racing.audit is not 0."""
+    pruning_audit: AuditStatus | None = None
+    """How often pruning was wrong, where spec.pruning.audit is not 0."""
     summary: TuneSummary = TuneSummary()
     """Texts for printer columns."""
 

@@ -1,6 +1,8 @@
 """The cache of objects that every Cluster reads from."""
 
+from bisect import bisect_left
 from collections import OrderedDict, defaultdict
+from dataclasses import dataclass, field
 
 from crossfold_operator.cluster.base import Key, Obj, key_of
 from crossfold_operator.names import Kind
@@ -22,6 +24,33 @@ REMEMBERED_DELETIONS = 20_000
 """How many deleted objects are remembered: more than can be in flight between a request and its answer."""
 
 
+@dataclass
+class _Family:
+    """The children of one owner: their names in order, and the objects in the same order.
+
+    There are thousands of them, they are asked for at each look at their owner, and one changes from one look to the
+    next.
+    """
+
+    names: list[tuple[str, str]] = field(default_factory=list)
+    objects: list[Obj] = field(default_factory=list)
+
+    def put(self, key: Key, obj: Obj) -> None:
+        name = key[1:]
+        place = bisect_left(self.names, name)
+        if place < len(self.names) and self.names[place] == name:
+            self.objects[place] = obj
+        else:
+            self.names.insert(place, name)
+            self.objects.insert(place, obj)
+
+    def remove(self, key: Key) -> None:
+        name = key[1:]
+        place = bisect_left(self.names, name)
+        if place < len(self.names) and self.names[place] == name:
+            del self.names[place], self.objects[place]
+
+
 class Cache:
     """Objects by key and by controller owner.
 
@@ -31,7 +60,7 @@ class Cache:
 
     def __init__(self) -> None:
         self._objects: dict[Key, Obj] = {}
-        self._children: defaultdict[tuple[Kind, str], set[Key]] = defaultdict(set)
+        self._children: defaultdict[tuple[Kind, str], _Family] = defaultdict(_Family)
         self._deleted: OrderedDict[str, None] = OrderedDict()
 
     def get(self, key: Key) -> Obj | None:
@@ -40,7 +69,8 @@ class Cache:
 
     def children(self, kind: Kind, owner_uid: str) -> list[Obj]:
         """Objects of a kind whose controller owner has this UID, sorted by name."""
-        return [self._objects[key] for key in sorted(self._children.get((kind, owner_uid), ()))]
+        family = self._children.get((kind, owner_uid))
+        return [] if family is None else list(family.objects)
 
     def keys(self, kind: Kind) -> list[Key]:
         """Keys of all objects of a kind."""
@@ -55,10 +85,11 @@ class Cache:
         if old is not None:
             if version_of(old) >= version_of(obj):
                 return False
-            self._forget(key, old)
+            if controller_uid(old) != controller_uid(obj):
+                self._forget(key, old)
         self._objects[key] = obj
         if uid := controller_uid(obj):
-            self._children[key.kind, uid].add(key)
+            self._children[key.kind, uid].put(key, obj)
         return True
 
     def remove(self, key: Key, uid: str = "") -> Obj | None:
@@ -76,7 +107,7 @@ class Cache:
 
     def _forget(self, key: Key, obj: Obj) -> None:
         index = (key.kind, controller_uid(obj))
-        if keys := self._children.get(index):
-            keys.discard(key)
-            if not keys:
+        if family := self._children.get(index):
+            family.remove(key)
+            if not family.names:
                 del self._children[index]

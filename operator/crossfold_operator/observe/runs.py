@@ -70,6 +70,7 @@ def _run(obj: Obj) -> Run:
         score=status.get("score") if scored else None,
         stable=status.get("stable", False) if scored else None,
         values=status.get("values", {}) if scored else {},
+        curve=status.get("curve", ()),
         preemptions=status.get("preemptions", 0),
         failure_class=failure.get("class", "") if phase is TrainRunPhase.FAILED else "",
         message=_brief(phase, status, failure),

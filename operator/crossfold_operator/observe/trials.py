@@ -1,18 +1,17 @@
-"""CrossValidations -> the trials of a Tune. Pure, but for what is remembered of the finished ones."""
+"""A CrossValidation -> a trial of its Tune. Pure."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from crossfold_operator import names
 from crossfold_operator.api.crossvalidation import AuditSpec, CrossValidationStatus, RunRecord, TrialStopSpec
 from crossfold_operator.api.fields import MetricSummary, Usage
 from crossfold_operator.api.trainrun import StopReason
 from crossfold_operator.names import TERMINAL_CROSS_VALIDATION, CrossValidationPhase, TrainRunPhase
+from crossfold_operator.observe.curves import Curve, curve_of
 from crossfold_operator.observe.metadata import Obj, is_deleting
 from crossfold_operator.observe.runs import Run, finite, read_runs
 from crossfold_trainer.contract.base import Model
-from crossfold_trainer.contract.hyperparameters import canonical_name
 from crossfold_trainer.contract.result import FailureClass
 
 ModelT = TypeVar("ModelT", bound=Model)
@@ -25,8 +24,8 @@ Score = tuple[int, int, float]
 class Ended:
     """What counts of a trial that has ended.
 
-    It is the same object for as long as the CrossValidation has the same version, so that what is reckoned from many of
-    them can be kept for the same ones.
+    It is the same object for as long as the CrossValidation has not changed, so that what is reckoned from many of them
+    can be kept for the same ones.
     """
 
     succeeded: int = 0
@@ -39,6 +38,8 @@ class Ended:
     """Runs that were started, whatever became of them."""
     scores: tuple[Score, ...] = ()
     """Of the runs that succeeded with a score that may be compared."""
+    curves: Mapping[tuple[int, int], Curve] = field(default_factory=dict)
+    """Of the runs that told one, by fold and seed."""
     usage: Usage = field(default_factory=Usage)
     end_time: str | None = None
     data_digest: str = ""
@@ -58,6 +59,8 @@ class Trial:
     std: float | None = None
     config_failure: str = ""
     """Message of a run that failed for its configuration; empty when there is none."""
+    out_of_memory: bool = False
+    """Whether a run failed since the accelerator's memory did not suffice."""
     runs: tuple[Run, ...] = ()
     """Its runs while it is under way; none once it is terminal."""
     ended: Ended | None = None
@@ -66,7 +69,7 @@ class Trial:
     stop: TrialStopSpec | None = None
     """Why it is to end before its time."""
     audit: AuditSpec | None = None
-    """Racing would have pruned it."""
+    """It would have been pruned."""
     suspended: bool = False
 
     @property
@@ -81,7 +84,7 @@ class Trial:
 
     @property
     def pruned(self) -> bool:
-        """Whether racing stopped it."""
+        """Whether racing or pruning stopped it."""
         return self.stop is not None and self.stop.reason is StopReason.PRUNED
 
     @property
@@ -89,42 +92,16 @@ class Trial:
         """Of its runs that succeeded with a score that may be compared."""
         return self.ended.scores if self.ended is not None else scores_of(run.record for run in self.runs)
 
+    def run(self, unit: tuple[int, int]) -> Run | None:
+        """The run of this fold and seed, while the trial is under way."""
+        return next((run for run in self.runs if run.unit == unit), None)
 
-class TrialReader:
-    """Reads the trials of one Tune.
-
-    A trial that has ended is read once for each version of its CrossValidation, and its runs are not asked for: a look
-    at many finished trials costs little more than counting them.
-    """
-
-    def __init__(self, tune: str, parameter_names: Iterable[str]) -> None:
-        """Of the Tune: its name, and the hyperparameters of its search space (the others are no part of a point)."""
-        self._tune = tune
-        self._searched = frozenset(map(canonical_name, parameter_names))
-        self._finished: dict[str, tuple[str, Trial]] = {}
-
-    def read(self, cross_validations: Iterable[Obj], runs_of: Callable[[str], Iterable[Obj]]) -> list[Trial]:
-        """The trials by number.
-
-        Args:
-            cross_validations: what the Tune owns.
-            runs_of: the TrainRuns of a CrossValidation by its UID; asked for trials that are under way.
-        """
-        found: list[Trial] = []
-        finished: dict[str, tuple[str, Trial]] = {}
-        for obj in cross_validations:
-            uid, version = obj["metadata"]["uid"], obj["metadata"].get("resourceVersion", "")
-            known_version, trial = self._finished.get(uid, ("", None))
-            if trial is None or known_version != version:
-                number = names.trial_of(self._tune, obj["metadata"]["name"])
-                if number is None:
-                    continue
-                trial = read_trial(obj, number, self._searched, runs_of)
-            if trial.terminal:
-                finished[uid] = (version, trial)
-            found.append(trial)
-        self._finished = finished
-        return sorted(found, key=lambda trial: trial.number)
+    def curve(self, unit: tuple[int, int]) -> Curve | None:
+        """The curve of the run of this fold and seed, if it told one."""
+        if self.ended is not None:
+            return self.ended.curves.get(unit)
+        run = self.run(unit)
+        return curve_of(run.record) if run is not None and run.record.curve else None
 
 
 def read_trial(obj: Obj, number: int, searched: frozenset[str], runs_of: Callable[[str], Iterable[Obj]]) -> Trial:
@@ -152,6 +129,7 @@ def read_trial(obj: Obj, number: int, searched: frozenset[str], runs_of: Callabl
             expected=seen.expected,
             created=len(records),
             scores=scores_of(records),
+            curves={(record.fold, record.seed): curve_of(record) for record in records if record.curve},
             usage=seen.usage,
             end_time=seen.end_time,
             data_digest=seen.data_digest,
@@ -169,6 +147,7 @@ def read_trial(obj: Obj, number: int, searched: frozenset[str], runs_of: Callabl
         score=finite(status.get("score")),
         std=finite(status.get("std")),
         config_failure=next((r.message for r in records if r.failure_class == FailureClass.CONFIG), ""),
+        out_of_memory=any(r.failure_class == FailureClass.OUT_OF_MEMORY for r in records),
         runs=tuple(runs),
         ended=ended,
         deleting=is_deleting(obj),

@@ -1,39 +1,29 @@
 """Which trials are worth their remaining runs. Pure: the trials are seen here, and judged by search.racing."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from functools import lru_cache
 
-from crossfold_operator.api.crossvalidation import AuditSpec, TrialStopSpec
 from crossfold_operator.api.racing import LookRule, LookSpec
-from crossfold_operator.api.trainrun import StopReason
 from crossfold_operator.api.tune import TuneSpec
 from crossfold_operator.names import CrossValidationPhase
+from crossfold_operator.observe.finished import Finished, Trials
 from crossfold_operator.observe.trials import Ended, Trial
 from crossfold_operator.plan.crossvalidation import spoilt
-from crossfold_operator.search import racing
-from crossfold_operator.times import timestamp
+from crossfold_operator.plan.decisions import Decided
+from crossfold_operator.search import racing, racing_words
 from crossfold_trainer.contract.metrics import Direction
 from crossfold_trainer.contract.scoring import score_direction, score_range
 
-MAX_MESSAGE = 1024
 
-
-@dataclass(frozen=True)
-class Judged:
-    """A trial that would not become the best."""
-
-    trial: Trial
-    decision: racing.Decision
-    audited: bool
-    """It runs to its end all the same."""
-
-
-def judge(spec: TuneSpec, trials: Sequence[Trial]) -> list[Judged]:
+def judge(spec: TuneSpec, trials: Sequence[Trial]) -> list[Decided]:
     """The trials under way that would not become the best."""
     return [
-        Judged(trial, decision, racing.audited(spec.algorithm.seed, trial.number, spec.racing.audit))
+        Decided(
+            trial,
+            racing_words.text(decision),
+            look=look_of(decision),
+            audited=racing.audited(spec.algorithm.seed, trial.number, spec.racing.audit),
+        )
         for trial, decision in looks(spec, trials)
         if decision.prune
     ]
@@ -47,10 +37,11 @@ def looks(spec: TuneSpec, trials: Sequence[Trial]) -> list[tuple[Trial, racing.D
     """
     if not spec.racing.enabled:
         return []
+    trials = Trials.of(trials)
     racers = [
         trial
-        for trial in trials
-        if not (trial.terminal or trial.deleting or trial.stopping or trial.audit is not None or spoilt(trial.runs))
+        for trial in trials.active
+        if not (trial.deleting or trial.stopping or trial.audit is not None or spoilt(trial.runs))
     ]
     if not any(trial.scores for trial in racers):
         return []
@@ -58,7 +49,7 @@ def looks(spec: TuneSpec, trials: Sequence[Trial]) -> list[tuple[Trial, racing.D
     folds = len(spec.cross_validation.units) // len(seeds)
     direction = score_direction(spec.objective)
     known = _references(
-        tuple((t.number, t.ended) for t in trials if t.phase is CrossValidationPhase.COMPLETE and t.ended is not None),
+        trials.finished.once(_completed),
         folds=folds,
         seeds=seeds,
         direction=direction,
@@ -79,6 +70,10 @@ def looks(spec: TuneSpec, trials: Sequence[Trial]) -> list[tuple[Trial, racing.D
         )
         found.append((trial, decision))
     return found
+
+
+def _completed(finished: Finished) -> tuple[tuple[int, Ended], ...]:
+    return tuple((t.number, t.ended) for t in finished if t.phase is CrossValidationPhase.COMPLETE and t.ended)
 
 
 @lru_cache(maxsize=64)
@@ -110,19 +105,7 @@ def lead(spec: TuneSpec, trials: Sequence[Trial]) -> int | None:
     needed = racing.warmup_trials(len(spec.cross_validation.units) // len(seeds), len(seeds), spec.racing.warmup_trials)
     if not spec.racing.enabled or needed is None:
         return None
-    return max(0, needed - sum(trial.phase is CrossValidationPhase.COMPLETE for trial in trials))
-
-
-def stop_of(judged: Judged, now: datetime) -> TrialStopSpec:
-    """The decision as it is written on the trial, which is what is remembered of it."""
-    message = racing.text(judged.decision)[:MAX_MESSAGE]
-    return TrialStopSpec(reason=StopReason.PRUNED, message=message, time=timestamp(now), look=look_of(judged.decision))
-
-
-def audit_of(judged: Judged, now: datetime) -> AuditSpec:
-    """The decision that is not carried out, as it is written on the trial."""
-    message = racing.text(judged.decision)[:MAX_MESSAGE]
-    return AuditSpec(time=timestamp(now), message=message, look=look_of(judged.decision))
+    return max(0, needed - Trials.of(trials).finished.count(CrossValidationPhase.COMPLETE))
 
 
 def look_of(decision: racing.Decision) -> LookSpec:

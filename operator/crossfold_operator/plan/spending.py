@@ -1,12 +1,13 @@
 """What a Tune has spent. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from crossfold_operator.api.fields import Usage
+from crossfold_operator.api.fields import GpuSeconds, Usage
 from crossfold_operator.api.trainrun import TrainRunSpec
 from crossfold_operator.api.tune import TuneSpec, WallClock
+from crossfold_operator.observe.finished import Trials
 from crossfold_operator.observe.trials import Trial
 from crossfold_operator.times import parse_time, seconds_between, timestamp
 
@@ -25,7 +26,8 @@ def wall_clock(previous: WallClock, trials: Sequence[Trial], now: datetime) -> W
     A time that began and ended while nobody looked is not counted: it was that of runs in flight at most, since nothing
     new starts without a look.
     """
-    runs = [run for trial in trials for run in trial.runs]
+    trials = Trials.of(trials)
+    runs = [run for trial in trials.active for run in trial.runs]
     starts = [parse_time(run.started) for run in runs if run.started and not run.terminal]
     if starts:
         if previous.running_since is None:
@@ -37,13 +39,22 @@ def wall_clock(previous: WallClock, trials: Sequence[Trial], now: datetime) -> W
     if previous.running_since is None:
         return previous
     begin = parse_time(previous.running_since)
-    seen = [run.ended for run in runs] + [trial.ended.end_time for trial in trials if trial.ended is not None]
-    ends = [end for text in seen if text and (end := parse_time(text)) >= begin]
+    seen = [parse_time(run.ended) for run in runs if run.ended]
+    latest = trials.finished.fold(_latest, None)
+    ends = [end for end in (*seen, latest) if end is not None and end >= begin]
     end = max(ends, default=now)
     return WallClock(
         seconds=previous.seconds + round((end - begin).total_seconds()),
         idle_since=timestamp(end),
     )
+
+
+def _latest(latest: datetime | None, trial: Trial) -> datetime | None:
+    """When the last of them ended."""
+    if trial.ended is None or not trial.ended.end_time:
+        return latest
+    end = parse_time(trial.ended.end_time)
+    return end if latest is None else max(latest, end)
 
 
 def devices(spec: TuneSpec | TrainRunSpec) -> int:
@@ -60,24 +71,49 @@ def spent(spec: TuneSpec, trials: Sequence[Trial], clock: WallClock, now: dateti
         clock: of this look.
         now: the time.
     """
+    trials = Trials.of(trials)
     running = sum(
         seconds_between(run.started, None, now)
-        for trial in trials
+        for trial in trials.active
         for run in trial.runs
         if run.started and not run.terminal
     )
-    ended = sum(gpu_seconds(usage) for usage in usages(trials))
+    ended = gpu_seconds(usage_of(trials))
     wall = clock.seconds + seconds_between(clock.running_since, None, now)
     return Spent(gpu_seconds=ended + running * devices(spec), wall_seconds=wall)
 
 
-def usages(trials: Iterable[Trial]) -> list[Usage]:
-    """Of the attempts that have ended: per run of the trials under way, per trial that has ended."""
-    return [
-        usage
-        for trial in trials
-        for usage in ([trial.ended.usage] if trial.ended is not None else [run.record.usage for run in trial.runs])
-    ]
+def usage_of(trials: Sequence[Trial]) -> Usage:
+    """Of all attempts that have ended."""
+    trials = Trials.of(trials)
+    used = trials.finished.fold(_used, (0, 0, 0, 0, 0))
+    for trial in trials.active:
+        for run in trial.runs:
+            used = _plus(used, run.record.usage)
+    useful, pruned, preempted, failed, run_seconds = used
+    return Usage(
+        gpu_seconds=GpuSeconds(useful=useful, pruned=pruned, preempted=preempted, failed=failed),
+        run_seconds=run_seconds,
+    )
+
+
+_Used = tuple[int, int, int, int, int]
+"""GPU seconds that were useful, pruned, preempted, failed; seconds that containers ran."""
+
+
+def _used(used: _Used, trial: Trial) -> _Used:
+    return used if trial.ended is None else _plus(used, trial.ended.usage)
+
+
+def _plus(used: _Used, usage: Usage) -> _Used:
+    fate = usage.gpu_seconds
+    return (
+        used[0] + fate.useful,
+        used[1] + fate.pruned,
+        used[2] + fate.preempted,
+        used[3] + fate.failed,
+        used[4] + usage.run_seconds,
+    )
 
 
 def gpu_seconds(usage: Usage) -> int:

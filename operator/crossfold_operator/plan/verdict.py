@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 from crossfold_operator.api.tune import TuneSpec
 from crossfold_operator.names import CrossValidationPhase, Reason
+from crossfold_operator.observe.finished import Finished, Trials
 from crossfold_operator.observe.trials import Trial
 from crossfold_operator.plan.spending import Spent
 from crossfold_operator.times import duration_seconds
+from crossfold_trainer.contract.config import OutOfMemoryPolicy
 from crossfold_trainer.contract.metrics import Direction
 from crossfold_trainer.contract.scoring import better, score_direction
 
@@ -36,59 +38,108 @@ class Verdict:
     message: str
 
 
+def counted_failures(spec: TuneSpec, trials: Sequence[Trial], asked: int) -> int:
+    """Failed trials that count towards spec.maxFailedTrials.
+
+    Under retries.outOfMemory Constrain those that did not fit into memory are what the search learns its limit from,
+    and do not count once a trial has fitted: before that nothing says that there is a point that fits. (A trial that
+    was told to stop may end well after a Tune has failed, and what is over stays so.)
+    """
+    failed = failed_trials(trials, asked)
+    if spec.retries.out_of_memory is not OutOfMemoryPolicy.CONSTRAIN:
+        return failed
+    fitted = any(trial.phase in _JUDGED and (trial.pruned or not trial.stopping) for trial in trials)
+    return failed - out_of_memory(trials) if fitted else failed
+
+
+def out_of_memory(trials: Sequence[Trial]) -> int:
+    """Failed trials with a run that did not fit into the accelerator's memory."""
+    return Trials.of(trials).finished.fold(_out_of_memory, 0)
+
+
+def _out_of_memory(count: int, trial: Trial) -> int:
+    return count + (trial.phase is CrossValidationPhase.FAILED and trial.out_of_memory)
+
+
 def failed_trials(trials: Sequence[Trial], asked: int) -> int:
     """Trials that failed; a number that was given out and has no trial any more was deleted, and counts as failed."""
-    failed = sum(trial.phase is CrossValidationPhase.FAILED for trial in trials)
-    return failed + asked - len(trials)
+    return Trials.of(trials).finished.count(CrossValidationPhase.FAILED) + asked - len(trials)
 
 
 def failure(spec: TuneSpec, trials: Sequence[Trial], asked: int) -> Verdict | None:
     """Whether too much has failed; what is under way is then stopped."""
-    ended = [trial for trial in trials if trial.terminal]
-    misconfigured = [trial for trial in ended if trial.phase is CrossValidationPhase.FAILED and trial.config_failure]
-    # A trial that was told to stop says nothing: those under way are, once this verdict is reached, and may end well.
-    told = [trial for trial in ended if not trial.stopping and trial.phase is not CrossValidationPhase.STOPPED]
-    if len(misconfigured) >= min(CONFIG_FAILURES, spec.max_trials) and len(misconfigured) == len(told):
-        message = f"the first {len(misconfigured)} trials all failed: {misconfigured[0].config_failure}"
+    trials = Trials.of(trials)
+    misconfigured = trials.finished.fold(_misconfigured, 0)
+    if misconfigured >= min(CONFIG_FAILURES, spec.max_trials) and misconfigured == trials.finished.fold(_telling, 0):
+        first = next(trial for trial in trials.finished if _misconfigured(0, trial))
+        message = f"the first {misconfigured} trials all failed: {first.config_failure}"
         return Verdict(True, Reason.CONFIG_ERROR, message)
-    failed = failed_trials(trials, asked)
+    failed = counted_failures(spec, trials, asked)
     if failed > spec.failed_trials_allowed:
         message = f"{failed} trials failed, {spec.failed_trials_allowed} are allowed: see spec.maxFailedTrials"
         return Verdict(True, Reason.MAX_FAILED_TRIALS_EXCEEDED, message)
     return None
 
 
+def _misconfigured(count: int, trial: Trial) -> int:
+    """Trials that failed for their configuration."""
+    return count + (trial.phase is CrossValidationPhase.FAILED and bool(trial.config_failure))
+
+
+def _telling(count: int, trial: Trial) -> int:
+    """Trials that say something about the configuration.
+
+    One that was told to stop says nothing: those under way are, once the Tune has failed, and may end well.
+    """
+    return count + (not trial.stopping and trial.phase is not CrossValidationPhase.STOPPED)
+
+
 def halt(spec: TuneSpec, trials: Sequence[Trial], spent: Spent) -> Halt | None:
     """Whether a rule ends the search before its time; the first that does."""
-    return _target(spec, trials) or _early_stopping(spec, trials) or _budget(spec, spent)
+    finished = Trials.of(trials).finished
+    return _target(spec, finished) or _early_stopping(spec, finished) or _budget(spec, spent)
 
 
-def _target(spec: TuneSpec, trials: Sequence[Trial]) -> Halt | None:
+def _target(spec: TuneSpec, finished: Finished) -> Halt | None:
     if spec.target is None:
         return None
-    direction = score_direction(spec.objective)
-    for trial in trials:
-        if trial.phase is CrossValidationPhase.COMPLETE and trial.score is not None:
-            if better(spec.target, trial.score, direction):
-                continue
-            message = f"trial {trial.number} scores {trial.score:.4g}, which reaches spec.target = {spec.target:g}"
-            return Halt(Reason.TARGET_REACHED, message, at_once=True)
-    return None
+    first = finished.fold(_reaching, None, spec.target, score_direction(spec.objective))
+    if first is None:
+        return None
+    message = f"trial {first.number} scores {first.score:.4g}, which reaches spec.target = {spec.target:g}"
+    return Halt(Reason.TARGET_REACHED, message, at_once=True)
 
 
-def _early_stopping(spec: TuneSpec, trials: Sequence[Trial]) -> Halt | None:
-    """Trials in a row without a new best, in the order of their numbers.
+def _reaching(first: Trial | None, trial: Trial, target: float, direction: Direction) -> Trial | None:
+    """The trial with the lowest number that reaches the target."""
+    if trial.phase is not CrossValidationPhase.COMPLETE or trial.score is None:
+        return first
+    if better(target, trial.score, direction) or (first is not None and first.number < trial.number):
+        return first
+    return trial
 
-    One that was told to stop since the search ended does not count: it may still end well, and what is over stays so.
-    """
+
+def _early_stopping(spec: TuneSpec, finished: Finished) -> Halt | None:
     rule = spec.early_stopping
     if rule is None:
         return None
-    direction = score_direction(spec.objective)
-    margin = rule.min_delta if direction is Direction.MAXIMIZE else -rule.min_delta
+    best, without = finished.once(_without_new_best, rule.min_delta, score_direction(spec.objective))
+    if best is None or without < rule.patience:
+        return None
+    delta = f" by more than {rule.min_delta:g}" if rule.min_delta else ""
+    message = f"{without} trials in a row are not better than {best:.4g}{delta}: see spec.earlyStopping"
+    return Halt(Reason.EARLY_STOPPED, message, at_once=True)
+
+
+def _without_new_best(finished: Finished, min_delta: float, direction: Direction) -> tuple[float | None, int]:
+    """The best score, and the trials in a row after it without a new best, in the order of their numbers.
+
+    One that was told to stop since the search ended does not count: it may still end well, and what is over stays so.
+    """
+    margin = min_delta if direction is Direction.MAXIMIZE else -min_delta
     best: float | None = None
     without = 0
-    for trial in trials:
+    for trial in finished:
         if trial.phase not in _JUDGED or (trial.stopping and not trial.pruned):
             continue
         score = trial.score if trial.phase is CrossValidationPhase.COMPLETE else None
@@ -96,11 +147,7 @@ def _early_stopping(spec: TuneSpec, trials: Sequence[Trial]) -> Halt | None:
             best, without = score, 0
         else:
             without += 1
-    if best is None or without < rule.patience:
-        return None
-    delta = f" by more than {rule.min_delta:g}" if rule.min_delta else ""
-    message = f"{without} trials in a row are not better than {best:.4g}{delta}: see spec.earlyStopping"
-    return Halt(Reason.EARLY_STOPPED, message, at_once=True)
+    return best, without
 
 
 def _budget(spec: TuneSpec, spent: Spent) -> Halt | None:
@@ -124,14 +171,15 @@ def verdict(spec: TuneSpec, trials: Sequence[Trial], asked: int, spent: Spent, *
         spent: up to now.
         exhausted: the space has no further point.
     """
+    trials = Trials.of(trials)
     if (failing := failure(spec, trials, asked)) is not None:
         return failing
-    if not all(trial.terminal for trial in trials):
+    if trials.active:
         return None
     stopped = halt(spec, trials, spent)
     if stopped is None and not exhausted and asked < spec.max_trials:
         return None
-    if not any(trial.phase is CrossValidationPhase.COMPLETE for trial in trials):
+    if not trials.finished.count(CrossValidationPhase.COMPLETE):
         why = f": {stopped.message}" if stopped is not None else ""
         return Verdict(True, Reason.NO_SCORE, f"none of {asked} trials has a score that may be compared{why}")
     if stopped is not None:

@@ -50,7 +50,7 @@ class Reconciler:
         self._settings = settings
         self._clock = clock
         self._writer = writer = Writer(cluster)
-        self._tune = TuneReconciler(cluster, writer, clock)
+        self._tune = TuneReconciler(cluster, writer, clock, reporting=live is not nothing)
         self._cross_validation = CrossValidationReconciler(cluster, writer, clock)
         self._train_run = TrainRunReconciler(cluster, writer, settings, clock, live)
 

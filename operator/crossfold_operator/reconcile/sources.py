@@ -5,7 +5,7 @@ from typing import Any
 from crossfold_operator.api.tune import TuneSpec, WarmStartStatus
 from crossfold_operator.cluster.base import Cluster, Key, Obj, key_of
 from crossfold_operator.names import TERMINAL_TUNE, Kind, Reason
-from crossfold_operator.observe.trials import TrialReader
+from crossfold_operator.observe.reader import TrialReader
 from crossfold_operator.plan.tune import history
 from crossfold_operator.reconcile.writing import Blocked
 from crossfold_operator.search.warm_start import Source, WarmStart, warm_start
@@ -60,7 +60,7 @@ class Sources:
         trials = TrialReader(meta["name"], names).read(
             children, lambda uid: self._cluster.children(Kind.TRAIN_RUN, uid)
         )
-        told = history(trials, trials[-1].number + 1 if trials else 0)
+        told = history(trials, trials.asked)
         return Source(meta["name"], ObjectiveSpec.model_validate(obj["spec"]["objective"]), told)
 
 

@@ -1,18 +1,18 @@
 """A Tune: its trials are read, planned, created and counted."""
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
 from crossfold_operator import objects
-from crossfold_operator.api.racing import LookSpec
 from crossfold_operator.api.tune import SearchStatus, TuneSpec, TuneStatus
 from crossfold_operator.cluster.base import Cluster, Key, Obj, Refused, key_of
 from crossfold_operator.events import Event
 from crossfold_operator.names import MOST_TRIALS, Kind, Reason, TunePhase
-from crossfold_operator.observe.trials import Trial, TrialReader
+from crossfold_operator.observe.finished import Finished, Trials
+from crossfold_operator.observe.reader import TrialReader
+from crossfold_operator.observe.trials import Trial
 from crossfold_operator.plan import tune as tune_plan
 from crossfold_operator.plan.spending import devices, spent, wall_clock
 from crossfold_operator.plan.tune import TunePlan
@@ -37,12 +37,16 @@ REFRESH = 60.0
 class TuneReconciler:
     """Brings Tunes closer to what their specs say."""
 
-    def __init__(self, cluster: Cluster, writer: Writer, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, cluster: Cluster, writer: Writer, clock: Callable[[], datetime], *, reporting: bool = True
+    ) -> None:
+        """Of the operator: whether it hears from runs while they train."""
+        self._reporting = reporting
         self._cluster = cluster
         self._writer = writer
         self._clock = clock
         self._readers: dict[Key, tuple[str, TrialReader]] = {}
-        self._digests: dict[Key, tuple[tuple[Any, ...], str]] = {}
+        self._digests: dict[Key, tuple[Finished, tuple[Any, ...], str]] = {}
         self._sources = Sources(cluster)
 
     def forget(self, key: Key) -> None:
@@ -51,7 +55,7 @@ class TuneReconciler:
         self._digests.pop(key, None)
         self._sources.forget(key)
 
-    def _trials(self, tune: Obj, spec: TuneSpec) -> list[Trial]:
+    def _trials(self, tune: Obj, spec: TuneSpec) -> Trials:
         meta = tune["metadata"]
         key = key_of(tune)
         uid, reader = self._readers.get(key, ("", None))
@@ -108,12 +112,13 @@ class TuneReconciler:
             asked=asked,
             search=SearchStatus(
                 sampler=sampler_name(spec.algorithm),
-                history_digest=self._history_digest(tune, trials, asked, start),
+                history_digest=self._history_digest(tune, spec, trials, asked, start),
                 warm_start=warm_start_status(start),
                 exhausted=exhausted,
             ),
             artifact_uri=folder(spec.artifacts.uri, tune["metadata"]["namespace"], tune["metadata"]["name"]),
             degraded=degraded,
+            reporting=self._reporting,
             now=now,
             generation=tune["metadata"].get("generation"),
         )
@@ -122,31 +127,24 @@ class TuneReconciler:
             return LOOK_AGAIN
         return _next_look(spec, status, trials, now)
 
-    def _history_digest(self, tune: Obj, trials: Sequence[Trial], asked: int, start: WarmStart) -> str:
+    def _history_digest(self, tune: Obj, spec: TuneSpec, trials: Trials, asked: int, start: WarmStart) -> str:
         """Reckoned when something new is to be told: a trial was asked, has ended, was pruned or deleted."""
-        key, phases = key_of(tune), Counter(trial.phase for trial in trials if trial.terminal)
-        told = (
-            tune["metadata"]["uid"],
-            asked,
-            len(trials),
-            sum(trial.pruned for trial in trials),
-            sorted(phases.items()),
-            len(start.trials),
-        )
-        known, found = self._digests.get(key, ((), ""))
-        if known != told:
-            found = digest([*start.trials, *tune_plan.history(trials, asked)])
-            self._digests[key] = (told, found)
+        key, finished, policy = key_of(tune), trials.finished, spec.retries.out_of_memory
+        told = (asked, policy, [(trial.uid, trial.pruned) for trial in trials.active], start.trials)
+        known, before, found = self._digests.get(key, (None, (), ""))
+        if known is not finished or before != told:
+            found = digest([*start.trials, *tune_plan.history(trials, asked, policy)])
+            self._digests[key] = (finished, told, found)
         return found
 
-    async def _steer(self, tune: Obj, spec: TuneSpec, trials: Sequence[Trial], planned: TunePlan) -> list[Event]:
+    async def _steer(self, tune: Obj, spec: TuneSpec, trials: Trials, planned: TunePlan) -> list[Event]:
         """Write suspend, stop and audit on what is under way; Events of what was decided."""
         namespace = tune["metadata"]["namespace"]
         stops = {item.trial.number: item.stop for item in planned.stops}
         audits = {item.trial.number: item.audit for item in planned.audits}
         events: list[Event] = []
-        for trial in trials:
-            if trial.terminal or trial.deleting:
+        for trial in trials.active:
+            if trial.deleting:
                 continue
             stop = stops.get(trial.number)
             wanted = unlike(trial, suspend=spec.suspend, stop=None if stop is None else _json(stop))
@@ -156,17 +154,17 @@ class TuneReconciler:
             if wanted:
                 key = Key(Kind.CROSS_VALIDATION, namespace, trial.name)
                 await self._cluster.patch(key, trial.uid, {"spec": wanted})
-            if stop is not None and stop.look is not None:
-                events.append(self._decided(tune, trial, stop.look, Reason.TRIAL_PRUNED, stop.message))
-            if audit is not None:
+            if stop is not None and (look := stop.look or stop.run_look) is not None:
+                events.append(self._decided(tune, trial, look, Reason.TRIAL_PRUNED, stop.message))
+            if audit is not None and (look := audit.look or audit.run_look) is not None:
                 text = f"audited, would be {audit.message}"
-                events.append(self._decided(tune, trial, audit.look, Reason.TRIAL_AUDITED, text))
+                events.append(self._decided(tune, trial, look, Reason.TRIAL_AUDITED, text))
             below = stop_below(stop or trial.stop)
             await self._writer.steer_runs(namespace, trial.runs, suspend=spec.suspend, stop=below)
         return events
 
     @staticmethod
-    def _decided(tune: Obj, trial: Trial, look: LookSpec, reason: Reason, message: str) -> Event:
+    def _decided(tune: Obj, trial: Trial, look: Model, reason: Reason, message: str) -> Event:
         """One line with the numbers, and the Event."""
         about = {"object": str(key_of(tune)), "decision": str(reason), "trial": trial.number}
         log.info(message, extra={**about, **look.model_dump(mode="json", by_alias=False)})
@@ -177,7 +175,7 @@ def _json(model: Model) -> dict[str, Any]:
     return model.model_dump(mode="json", exclude_none=True)
 
 
-def _next_look(spec: TuneSpec, status: TuneStatus, trials: Sequence[Trial], now: datetime) -> float | None:
+def _next_look(spec: TuneSpec, status: TuneStatus, trials: Trials, now: datetime) -> float | None:
     """When to look again although nothing changes: what time alone changes is shown anew, and a budget ends."""
     if status.wall_clock.running_since is None:
         return None
@@ -191,6 +189,6 @@ def _next_look(spec: TuneSpec, status: TuneStatus, trials: Sequence[Trial], now:
     return min(wait for wait in waits if wait > 0) if status.phase is TunePhase.RUNNING else None
 
 
-def _asked(previous: TuneStatus, trials: Sequence[Trial]) -> int:
+def _asked(previous: TuneStatus, trials: Trials) -> int:
     """How many numbers were given out; a status that says more than there can be is no reason to count that far."""
-    return min(MOST_TRIALS, max(previous.trials.asked, trials[-1].number + 1 if trials else 0))
+    return min(MOST_TRIALS, max(previous.trials.asked, trials.asked))

@@ -63,8 +63,8 @@ def _numeric(dimension: Dimension) -> bool:
 class _Teller:
     """Turns trials into solutions, one after the other.
 
-    A pruned trial counts with the mean that it was predicted to reach; an unstable one with the worst loss before it,
-    or not at all when there is none.
+    A pruned trial counts with the mean that it was predicted to reach; an unstable or infeasible one with the worst
+    loss before it (of a loss the optimizer knows the rank alone), or not at all when there is none.
     Nothing that comes later changes what was told, so that a generation once closed stays as it is.
 
     Attributes:
@@ -84,7 +84,7 @@ class _Teller:
         point = self.question.space.point(trial.parameters)
         if point is None:
             return None
-        unstable = state is TrialState.UNSTABLE or trial.value is None
+        unstable = state in (TrialState.UNSTABLE, TrialState.INFEASIBLE) or trial.value is None
         loss = self.worst if unstable else loss_of(trial.value or 0.0, self.question.direction)
         if loss is None:
             return None

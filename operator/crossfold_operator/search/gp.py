@@ -4,7 +4,9 @@ Matérn-5/2 covariance with one length scale a dimension (Hamming distance for c
 hyperparameters by maximum a posteriori, with the priors of Hvarfner, Hellsten and Nardi, Vanilla Bayesian Optimization
 Performs Great in High Dimensions (ICML 2024). Acquisition as in Ament et al., Unexpected Improvements to Expected
 Improvement for Bayesian Optimization (NeurIPS 2023). Running trials count as average ones (a constant liar:
-Ginsbourger, Le Riche and Carraro, Kriging Is Well-Suited to Parallelize Optimization, 2010).
+Ginsbourger, Le Riche and Carraro, Kriging Is Well-Suited to Parallelize Optimization, 2010). Where trials did not fit
+into memory, improvement counts by the probability that a point fits (Gardner et al., Bayesian Optimization with
+Inequality Constraints, ICML 2014), by a process of its own over fits (0) and does not (1).
 
 Optuna's own sampler would bring torch into the operator.
 
@@ -18,18 +20,20 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.optimize import minimize
-from scipy.special import erfcx, log1p, ndtr
+from scipy.special import erfcx, log1p, log_ndtr, ndtr
 
 from crossfold_operator.search import sobol
 from crossfold_operator.search.dimensions import Choices
 from crossfold_operator.search.question import Question
 from crossfold_operator.search.space import Point, Space
-from crossfold_operator.search.told import observations, window
+from crossfold_operator.search.told import losses_of, observations, window
 
 _BEST = 50
 _RECENT = 100
 """Ended trials that the process is fitted to: the best ones, and of the others the most recent. It costs their third
 power."""
+_RUNNING = 100
+"""Running trials that it keeps clear of, the latest, at the same cost."""
 _SCATTERED = 512
 """Points of a Sobol sequence among which the search for the best one begins."""
 _CLIMBERS = 6
@@ -48,7 +52,8 @@ _SPREAD = math.sqrt(3)
 def proposals(question: Question) -> Iterator[Point]:
     """Points to try next, the most promising first; of a Sobol sequence, before there are scores enough."""
     space, direction = question.space, question.direction
-    told = observations(space, direction, window(direction, question.trials, _BEST, _RECENT))
+    losses = losses_of(direction, question.trials)
+    told = observations(space, direction, window(question.trials, losses, _BEST, _RECENT, _RUNNING))
     if len(told.points) < (question.algorithm.setting("startupTrials") or 1):
         yield from sobol.proposals(question)
         return
@@ -56,7 +61,11 @@ def proposals(question: Question) -> Iterator[Point]:
     process = fit(inputs, np.array(told.losses), _categorical(space))
     if told.running:
         process = process.supposing(np.array([positions(space, point) for point in told.running]))
-    yield from _ranked(space, process, question.seed)
+    limit = None
+    if told.infeasible:
+        beyond = np.array([positions(space, point) for point in told.infeasible])
+        limit = Limit.fit(inputs, beyond, _categorical(space))
+    yield from _ranked(space, process, limit, question.seed)
 
 
 def positions(space: Space, point: Point) -> list[float]:
@@ -193,6 +202,32 @@ def _negative_log_posterior(
     return float(value + 0.5 * away @ away), gradient + away / wide
 
 
+@dataclass(frozen=True)
+class Limit:
+    """Where points violate a constraint, as far as trials have shown.
+
+    Attributes:
+        process: over 0 where the constraint is kept and 1 where it is violated, standardised.
+        bar: the middle of the two.
+    """
+
+    process: Process
+    bar: float
+
+    @classmethod
+    def fit(cls, within: np.ndarray, beyond: np.ndarray, categorical: np.ndarray) -> "Limit":
+        """From ``(m, d)`` and ``(n, d)`` positions that keep and violate it, one of each at least."""
+        violated = np.repeat([0.0, 1.0], [len(within), len(beyond)])
+        bar = (0.5 - violated.mean()) / violated.std()
+        return cls(fit(np.concatenate([within, beyond]), violated, categorical), float(bar))
+
+    def log_probability(self, inputs: np.ndarray) -> np.ndarray:
+        """``(q,)`` logarithm of the probability that ``(q, d)`` positions keep it."""
+        mean, deviation = self.process.predict(inputs)
+        logs: np.ndarray = log_ndtr((self.bar - mean) / deviation)
+        return logs
+
+
 def log_expected_improvement(process: Process, inputs: np.ndarray) -> np.ndarray:
     """``(q,)`` at ``(q, d)`` positions, over the least mean at any input that was seen."""
     mean, deviation = process.predict(inputs)
@@ -214,7 +249,7 @@ def _log_h(z: np.ndarray) -> np.ndarray:
     return logs
 
 
-def _ranked(space: Space, process: Process, seed: int) -> Iterator[Point]:
+def _ranked(space: Space, process: Process, limit: Limit | None, seed: int) -> Iterator[Point]:
     """Points with a great log expected improvement, the greatest first: scattered ones, and uphill from the best."""
     rng = np.random.default_rng(seed)
     dimensions = len(space.dimensions)
@@ -224,7 +259,10 @@ def _ranked(space: Space, process: Process, seed: int) -> Iterator[Point]:
         points = {tuple(d.at(float(p)) for d, p in zip(space.dimensions, row, strict=True)) for row in proposed}
         new = sorted(points - found.keys())
         if new:
-            gains = log_expected_improvement(process, np.array([positions(space, point) for point in new]))
+            asked = np.array([positions(space, point) for point in new])
+            gains = log_expected_improvement(process, asked)
+            if limit is not None:
+                gains = gains + limit.log_probability(asked)
             found.update(zip(new, map(float, gains), strict=True))
 
     def best(count: int) -> list[Point]:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
@@ -21,6 +22,8 @@ class TrialState(StrEnum):
     """Diverged, or with a score that may not be compared: a bad place to look."""
     FAILED = "Failed"
     """Without a score, for reasons that say nothing about its parameters' quality."""
+    INFEASIBLE = "Infeasible"
+    """Failed since a run did not fit into the accelerator's memory, where that is a constraint of the search."""
     STOPPED = "Stopped"
     """Ended before its time by a decision that is not about its quality."""
     DELETED = "Deleted"
@@ -37,7 +40,7 @@ class Trial:
             all its hyperparameters, until ``warm_start`` took those that are searched here.
         state: how it stands.
         value: its mean score, when COMPLETE; the predicted mean over all its runs, when PRUNED.
-        step: the runs that had ended when it was PRUNED, at least 1.
+        step: the runs that had ended when it was PRUNED; 0 inside its first one.
         source: the finished Tune that it is a trial of; empty for a trial of this one.
     """
 
@@ -48,33 +51,16 @@ class Trial:
     step: int = 0
     source: str = ""
 
-
-_texts: dict[int, tuple[Mapping[str, Any], str]] = {}
-"""Parameters in one spelling, by the identity of the mapping: those of a finished trial are told again and again."""
-_REMEMBERED = 50_000
-"""Mappings that are remembered at most."""
+    @cached_property
+    def text(self) -> str:
+        """All of it, in one spelling. A finished trial is told again and again."""
+        parameters = json.dumps(_plain(self.parameters), sort_keys=True)
+        return f"{self.source}\0{self.number}\0{self.state}\0{self.value!r}\0{self.step}\0{parameters}"
 
 
 def digest(history: Iterable[Trial]) -> str:
     """SHA-256, in hexadecimal, of all that a sampler is told: the same for the same trials in any order."""
-    told = sorted(f"{t.source}\0{t.number}\0{t.state}\0{t.value!r}\0{t.step}\0{_text(t.parameters)}" for t in history)
-    return sha256("\n".join(told).encode()).hexdigest()
-
-
-def forget() -> None:
-    """Drop what is remembered of parameters, as a restart does."""
-    _texts.clear()
-
-
-def _text(parameters: Mapping[str, Any]) -> str:
-    known = _texts.get(id(parameters))
-    if known is not None and known[0] is parameters:
-        return known[1]
-    if len(_texts) >= _REMEMBERED:
-        _texts.clear()
-    text = json.dumps(_plain(parameters), sort_keys=True)
-    _texts[id(parameters)] = (parameters, text)
-    return text
+    return sha256("\n".join(sorted(trial.text for trial in history)).encode()).hexdigest()
 
 
 def _plain(value: Any) -> Any:

@@ -1,148 +1,141 @@
-"""Pruning inside a run: whether its live metric, epoch by epoch, gives it a chance against other trials' runs.
+"""Pruning inside a run: whether its score so far gives it a chance against other trials' runs. Pure.
 
-A run is compared with runs of the same fold and seed alone, so that an easy fold does not pass for a good trial. Pure:
-a function of the curves as they are now, that may be asked at any time and as often as one likes. These are heuristics
-on curves that have not ended yet: unlike racing they bound no probability of error.
+The rules take the scores of other runs at the same epoch, and know nothing of where these come from. They are
+heuristics on curves that have not ended yet: unlike racing they bound no probability of error.
 """
 
-import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from crossfold_operator.api.pruning import PruningMethod
+from crossfold_trainer.contract.curve import MOST_POINTS
 from crossfold_trainer.contract.metrics import Direction
 from crossfold_trainer.contract.scoring import better
 
 
 @dataclass(frozen=True)
-class Curve:
-    """The live metric of another trial's run, of the same fold and seed."""
-
-    values: Mapping[int, float]
-    """By epoch, from 1. Epochs may be missing; values that are not finite count as missing."""
-    completed: bool
-    """The run ended by itself: neither under way, nor failed, nor stopped."""
-
-
-@dataclass(frozen=True)
 class Verdict:
-    """A judgement of a run, with its numbers."""
+    """A judgement of a run, with its numbers. Scores are in units of the objective.
 
-    stop: bool
-    reason: str
-    """In words."""
-    epoch: int | None = None
-    """The epoch whose curves were compared; None where nothing was."""
-    best: float | None = None
-    """Best value of the run up to that epoch."""
+    Attributes:
+        method: by which it was judged.
+        epoch: epochs trained, after which runs were compared.
+        best: the run's best score up to then.
+        peers: runs that it was compared with.
+        threshold: what it has to reach; None: there are too few peers.
+        stop: whether it is not worth going on.
+        place: ASHA: its place on the rung, from 1.
+        places: ASHA: how many go on.
+        min_peers: how many peers there must be.
+    """
+
+    method: PruningMethod
+    epoch: int
+    best: float
+    peers: int
     threshold: float | None = None
-    """What it has to reach."""
-    curves: int = 0
-    """Other runs that it was compared with."""
+    stop: bool = False
+    place: int | None = None
+    places: int | None = None
+    min_peers: int = 0
 
 
-def median_stop(
-    values: Mapping[int, float], others: Sequence[Curve], direction: Direction, min_epochs: int, min_curves: int = 4
-) -> Verdict:
-    """Stop a run whose best value so far is worse than the median of completed runs' running averages.
-
-    The median stopping rule of Golovin et al., Google Vizier (KDD 2017), section 3.2.2. Running averages are taken over
-    the epochs up to the run's latest; of a run that ended earlier, over all its epochs.
+def epochs(method: PruningMethod, min_epochs: int, max_epochs: int, every: int, reduction: int = 4) -> list[int]:
+    """The epochs at which runs are compared, at most 16: validations from ``min_epochs`` on, but not the last.
 
     Args:
-        values: the run's live metric by epoch, from 1; epochs may be missing.
-        others: runs of the same fold and seed of other trials; only completed ones count.
-        direction: which values are better.
+        method: ASHA compares at its rungs, min_epochs times a power of the reduction factor, or at the next validation
+            after each; MedianStop at every validation, or where these are many, at 16 of them, evenly.
         min_epochs: epochs that a run has for certain, from 1.
-        min_curves: completed runs that there must be.
+        max_epochs: epochs of a whole run.
+        every: epochs from one validation to the next.
+        reduction: ASHA's reduction factor, from 2.
     """
-    own = _finite(values)
-    epoch = max(own, default=0)
-    if epoch < min_epochs:
-        return Verdict(False, f"goes on: epoch {epoch} of at least {min_epochs}")
-    averages = [
-        statistics.fmean(before)
-        for other in others
-        if other.completed and (before := [v for e, v in _finite(other.values).items() if e <= epoch])
-    ]
-    if len(averages) < min_curves:
-        return Verdict(False, f"goes on: {len(averages)} of at least {min_curves} completed runs to compare with")
-    best, median = _best(own.values(), direction), statistics.median(averages)
+    first = -(-min_epochs // every) * every
+    validations = range(first, max_epochs, every)
+    if method is PruningMethod.MEDIAN_STOP:
+        if len(validations) <= MOST_POINTS:
+            return list(validations)
+        return [validations[i * (len(validations) - 1) // (MOST_POINTS - 1)] for i in range(MOST_POINTS)]
+    found: list[int] = []
+    rung = min_epochs
+    while (epoch := -(-rung // every) * every) < max_epochs and len(found) < MOST_POINTS:
+        found += [epoch] if epoch not in found else []
+        rung *= reduction
+    return found
+
+
+def median_stop(epoch: int, best: float, means: Sequence[float], direction: Direction, *, min_peers: int) -> Verdict:
+    """Stop a run whose best score so far is worse than the median of completed runs' running means.
+
+    The median stopping rule of Golovin et al., Google Vizier (KDD 2017), section 3.2.2.
+
+    Args:
+        epoch: epochs trained.
+        best: the run's best score up to then.
+        means: of other runs that are complete, the mean of their scores up to that epoch, in any order; of a run that
+            ended before, the mean of all.
+        direction: which scores are better.
+        min_peers: how many of them there must be.
+    """
+    if len(means) < min_peers or not means:
+        return Verdict(PruningMethod.MEDIAN_STOP, epoch, best, len(means), min_peers=min_peers)
+    median = statistics.median(means)
     stop = better(median, best, direction)
-    return Verdict(
-        stop,
-        f"{'stopped' if stop else 'goes on'} after epoch {epoch}: best value {best:.4g}, median of "
-        f"{len(averages)} completed runs' running averages {median:.4g}",
-        epoch,
-        best,
-        median,
-        len(averages),
-    )
+    return Verdict(PruningMethod.MEDIAN_STOP, epoch, best, len(means), median, stop, min_peers=min_peers)
 
 
 def asha(
-    values: Mapping[int, float], others: Sequence[Curve], direction: Direction, min_epochs: int, reduction: int = 4
+    epoch: int, best: float, bests: Sequence[float], direction: Direction, *, min_peers: int, reduction: int = 4
 ) -> Verdict:
     """Stop a run that is not among the best 1/reduction of the runs that have reached its rung.
 
-    Asynchronous successive halving of Li et al. (MLSys 2020) as a stopping rule: rungs at min_epochs, min_epochs *
-    reduction, min_epochs * reduction^2, ... epochs. What counts at a rung is the best value up to it, as that is what a
-    run keeps. Running, completed and stopped runs all count where they have reached the rung. With fewer than
-    ``reduction`` of them the best one goes on; equal values go on together. A run is judged at its latest rung as often
-    as one asks, so that better runs that come later can still end it: in the end as many have gone on as in synchronous
-    halving.
+    Asynchronous successive halving of Li et al. (MLSys 2020) as a stopping rule. The best of a rung goes on however few
+    there are, and equal ones go on together. A run is judged at its latest rung as often as one asks, so that better
+    runs that come later can still end it: in the end as many have gone on as in synchronous halving.
 
     Args:
-        values: the run's live metric by epoch, from 1; epochs may be missing.
-        others: runs of the same fold and seed of other trials.
-        direction: which values are better.
-        min_epochs: the first rung, from 1.
+        epoch: epochs trained: the rung.
+        best: the run's best score up to then, as that is what a run keeps.
+        bests: those of the other runs that have reached the rung, whatever became of them, in any order.
+        direction: which scores are better.
+        min_peers: how many of them there must be.
         reduction: the reduction factor, from 2.
     """
-    own = _finite(values)
-    rung = _rung(max(own, default=0), min_epochs, reduction)
-    best = _at(own, rung, direction)
-    if rung is None or best is None:
-        return Verdict(False, f"goes on: epoch {max(own, default=0)}, first rung at {min_epochs}")
-    rivals = [
-        value
-        for other in others
-        if max(curve := _finite(other.values), default=0) >= rung and (value := _at(curve, rung, direction)) is not None
-    ]
-    entrants = sorted([best, *rivals], reverse=direction is Direction.MAXIMIZE)
+    if len(bests) < min_peers:
+        return Verdict(PruningMethod.ASHA, epoch, best, len(bests), min_peers=min_peers)
+    sign = -1 if direction is Direction.MAXIMIZE else 1
+    entrants = sorted([sign * best, *(sign * other for other in bests)])
     places = max(1, len(entrants) // reduction)
-    threshold = entrants[places - 1]
-    stop = better(threshold, best, direction)
+    threshold = sign * entrants[places - 1]
     return Verdict(
-        stop,
-        f"{'stopped' if stop else 'goes on'} at the rung of epoch {rung}: best value {best:.4g} is number "
-        f"{entrants.index(best) + 1} of {len(entrants)}, of which {places} go on (from {threshold:.4g})",
-        rung,
+        PruningMethod.ASHA,
+        epoch,
         best,
+        len(bests),
         threshold,
-        len(rivals),
+        better(threshold, best, direction),
+        place=bisect_left(entrants, sign * best) + 1,
+        places=places,
+        min_peers=min_peers,
     )
 
 
-def _finite(values: Mapping[int, float]) -> dict[int, float]:
-    return {epoch: value for epoch, value in values.items() if math.isfinite(value)}
-
-
-def _best(values: Iterable[float], direction: Direction) -> float:
-    return max(values) if direction is Direction.MAXIMIZE else min(values)
-
-
-def _rung(epoch: int, first: int, reduction: int) -> int | None:
-    """The latest rung that an epoch has reached."""
-    if epoch < first:
-        return None
-    rung = first
-    while rung * reduction <= epoch:
-        rung *= reduction
-    return rung
-
-
-def _at(values: Mapping[int, float], rung: int | None, direction: Direction) -> float | None:
-    """The best value up to a rung; None where all of those epochs are missing."""
-    before = [value for epoch, value in values.items() if rung is not None and epoch <= rung]
-    return _best(before, direction) if before else None
+def text(seen: Verdict) -> str:
+    """A verdict in words."""
+    start = f"at epoch {seen.epoch} of its first run: best score {seen.best:.4g}"
+    if seen.threshold is None:
+        return f"goes on {start}, {seen.peers} of at least {seen.min_peers} runs to compare with"
+    verdict = "pruned" if seen.stop else "goes on"
+    if seen.method is PruningMethod.MEDIAN_STOP:
+        relation = "worse" if seen.stop else "not worse"
+        return (
+            f"{verdict} {start} is {relation} than {seen.threshold:.4g}, the median of the means so far of {seen.peers}"
+            " complete runs"
+        )
+    return (
+        f"{verdict} {start} is number {seen.place} of {seen.peers + 1} at this rung, of which {seen.places}"
+        f" {'goes' if seen.places == 1 else 'go'} on (from {seen.threshold:.4g})"
+    )

@@ -20,12 +20,13 @@ and ties go to the lower trial number. A decision can be replayed from recorded 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import blake2b
-from typing import NotRequired, TypeAlias, TypedDict, assert_never
+from typing import NamedTuple, NotRequired, TypeAlias, TypedDict
 
+from crossfold_operator.search.tails import log_tail_ratio, student_t_cdf
 from crossfold_trainer.contract.metrics import Direction
 
 Observation: TypeAlias = tuple[int, int, float | None]
@@ -37,8 +38,6 @@ _MIN_SD = 1e-12
 """Floor of the standard deviations of the noise where the bar is 0."""
 _HUGE = 1e150
 """A score beyond it counts as not finite: its square could not be reckoned with."""
-_TAIL = 30.0
-"""Beyond so many standard deviations the Gaussian tail is a series with a relative error below 1e-11."""
 
 
 class CompletedTrial(TypedDict):
@@ -214,7 +213,7 @@ def decide(  # noqa: PLR0917 -- the order is the policy's
 def warmup_trials(folds: int, seeds: int, warmup: int = 4, min_df: int = 10) -> int | None:
     """Completed trials without imputed scores that racing waits for; None: for ever, a trial has but one run."""
     groups = folds if folds > 1 else seeds
-    return None if groups == 1 else max(warmup, 1 + math.ceil(min_df / (groups - 1)))
+    return None if groups == 1 else _at_least(warmup, min_df, groups)
 
 
 def references(  # noqa: PLR0917 -- as decide
@@ -252,7 +251,7 @@ def references(  # noqa: PLR0917 -- as decide
 
     # Floats like 0.1 * 30 must not add a reference: a hair is taken off before rounding up.
     share = math.ceil(ref_frac * len(clean) - 1e-9)
-    count = min(len(clean), max(ref_min, 1 + math.ceil(min_df / (groups - 1)), share))
+    count = min(len(clean), max(_at_least(ref_min, min_df, groups), share))
     best = clean[:count]
     effects = tuple(
         tuple(math.fsum(rows[f][s] for _, rows in best) / count for s in range(repeats)) for f in range(groups)
@@ -312,40 +311,16 @@ def judge(  # noqa: PLR0917 -- as decide
         return none
 
     groups, repeats = (K, S) if K > 1 else (S, K)
-    floor = max((sd_floor_rel * abs(known.bar)) ** 2, _MIN_SD**2)
-    var_fold = max(known.var_fold, floor)
-    # Seeds without any effect would leave no variance at all once each fold was seen.
-    var_run = max(known.var_run, floor) if repeats > 1 else 0.0
-    inflation = 1 + 1 / known.count
-
-    # By observed fold: runs, their mean residual, its variance A_f, the gain g_f = c / A_f.
-    residuals: dict[int, list[float]] = {}
-    for (f, s), y in finished.items():
-        residuals.setdefault(f, []).append(y - known.effects[f][s])
-    runs = [len(z) for z in residuals.values()]
-    zbar = [math.fsum(z) / len(z) for z in residuals.values()]
-    variances = [var_fold + var_run / n for n in runs]
-    c = var_fold + var_run / repeats
-    gains = [c / variance for variance in variances]
-    weight = math.fsum(1 / variance for variance in variances)
-    mu = math.fsum(z / variance for z, variance in zip(zbar, variances, strict=True)) / weight
-    shrunken = math.fsum(gain * (z - mu) for gain, z in zip(gains, zbar, strict=True)) / groups
-    predicted = known.mean_effect + mu + shrunken
+    seen = _predict(finished, known, groups, repeats, prior_df, sd_floor_rel)
+    predicted = seen.mean
     if failed and failure_score is not None:
         shortfalls = (predicted + known.effects[f][s] - known.mean_effect - sign * failure_score for f, s in failed)
         predicted -= math.fsum(shortfalls) / total
-    scatter = math.fsum((z - mu) ** 2 / variance for z, variance in zip(zbar, variances, strict=True)) / inflation
-    lam = max(1.0, (prior_df + scatter) / (prior_df - 1 + len(runs)))
-    # Folds' worth of information that is missing: K - sum g_f, without cancellation.
-    rest = (var_run * (1 / n - 1 / repeats) / variance for n, variance in zip(runs, variances, strict=True))
-    variance = lam * inflation * _prediction_variance(groups - len(runs) + math.fsum(rest), c, groups)
-    v1 = inflation * _prediction_variance(groups - c / (var_fold + var_run), c, groups)
-
     gap = predicted - known.bar
-    log_e = _log_e(gap, variance, mix_scale * mix_scale * v1)
+    log_e = _log_e(gap, seen.variance, mix_scale * mix_scale * seen.first)
     p = min(1.0, math.exp(-log_e)) if log_e > 0 else 1.0
-    z_score = gap / math.sqrt(variance)
-    df = min(known.df, prior_df - 1 + len(runs))
+    z_score = gap / math.sqrt(seen.variance)
+    df = min(known.df, prior_df - 1 + seen.groups)
 
     best_possible = None
     best_score = _best_bound(bounds, sign)
@@ -367,45 +342,19 @@ def judge(  # noqa: PLR0917 -- as decide
         incumbent=known.incumbent,
         bar=sign * known.bar,
         predicted=sign * predicted,
-        se=math.sqrt(variance),
+        se=math.sqrt(seen.variance),
         z=z_score,
         log_e=log_e,
         p=p,
         p_beat=student_t_cdf(z_score, df),
         df=df,
-        lam=lam,
+        lam=seen.lam,
         refs=known.count,
         var_fold=known.var_fold,
         var_run=known.var_run,
-        v1=v1,
+        v1=seen.first,
         best_possible=None if best_possible is None else sign * best_possible,
     )
-
-
-def text(look: Decision) -> str:
-    """A look in words, with its numbers."""
-    runs = f"after {look.runs_done}/{look.runs_total} runs"
-    match look.reason:
-        case Reason.FAILED_RUN:
-            return f"not raced {runs}: a run failed"
-        case Reason.WARMUP:
-            if look.warmup is None or look.warmup.needed is None:
-                return f"not raced {runs}: a trial has but one run"
-            return f"not raced {runs}: warm-up, {look.warmup.clean} of {look.warmup.needed} completed trials"
-        case Reason.NO_LOOK:
-            return f"not raced {runs}: {'none left to save' if look.runs_done == look.runs_total else 'no score yet'}"
-        case Reason.BOUNDS:
-            possible, bar = _or_zero(look.best_possible), _or_zero(look.bar)
-            return f"pruned {runs}: even perfect remaining runs give {possible:.4g}, not better than {bar:.4g}"
-        case Reason.EVIDENCE | Reason.UNDECIDED:
-            verdict, relation = ("pruned", "<=") if look.prune else ("goes on", ">")
-            predicted, bar_text, se = _decimals((look.predicted, look.bar, look.se), _or_zero(look.se))
-            return (
-                f"{verdict} {runs}: anytime p {_probability(look.p)} {relation} alpha = {look.alpha:g}; "
-                f"predicted {predicted} +- {se} against {bar_text} (P(beat incumbent) {_probability(look.p_beat)})"
-            )
-        case _:
-            assert_never(look.reason)
 
 
 def audited(seed: int, trial: int, share: float) -> bool:
@@ -423,43 +372,63 @@ def audited(seed: int, trial: int, share: float) -> bool:
     return int.from_bytes(digest) < share * 2**64
 
 
-def student_t_cdf(t: float, df: float) -> float:
-    """Student's t distribution function, to about 12 significant digits in either tail. df > 0.
+class _Prediction(NamedTuple):
+    """Of a trial's complete mean, in terms of y."""
 
-    By the incomplete beta function's continued fraction (Abramowitz and Stegun 26.5.8 and 26.7.1).
-    """
-    if math.isinf(t):
-        return 0.0 if t < 0 else 1.0
-    square = t * t
-    if math.isinf(square):
-        return 0.0 if t < 0 else 1.0
-    if square * (df + 2) < 3 * df:
-        # In the middle the complement converges: P(|T| < |t|) = I_y(1/2, df/2), y = t^2 / (df + t^2).
-        inside = _incomplete_beta(square / (df + square), 0.5, df / 2)
-        return 0.5 * (1 - inside) if t < 0 else 0.5 * (1 + inside)
-    tail = 0.5 * _incomplete_beta(df / (df + square), df / 2, 0.5)
-    return tail if t < 0 else 1 - tail
+    mean: float
+    """m, of the runs that have a score."""
+    variance: float
+    """v, with lam."""
+    lam: float
+    first: float
+    """v1: what v would be after one run, without lam."""
+    groups: int
+    """k: folds with a run."""
 
 
-def _incomplete_beta(x: float, a: float, b: float) -> float:
-    """The regularised incomplete beta function by Lentz's method, for x up to about (a + 1) / (a + b + 2)."""
-    if x <= 0:
-        return 0.0
-    log_front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    tiny = 1e-300
-    d = 1 / (1 - (a + b) * x / (a + 1) or tiny)
-    c, fraction = 1.0, d
-    for m in range(1, 1000):
-        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
-        for coefficient in (even, odd):
-            d = 1 / (1 + coefficient * d or tiny)
-            c = 1 + coefficient / c or tiny
-            step = c * d
-            fraction *= step
-        if abs(step - 1) < 1e-15:
-            break
-    return math.exp(log_front) * fraction / a
+def _predict(  # noqa: PLR0917 -- as decide
+    finished: Mapping[tuple[int, int], float],
+    known: References,
+    groups: int,
+    repeats: int,
+    prior_df: float,
+    sd_floor_rel: float,
+) -> _Prediction:
+    """Krige the complete mean from the finished runs (at least one), by (fold, seed) of groups x repeats."""
+    floor = max((sd_floor_rel * abs(known.bar)) ** 2, _MIN_SD**2)
+    var_fold = max(known.var_fold, floor)
+    # Seeds without any effect would leave no variance at all once each fold was seen.
+    var_run = max(known.var_run, floor) if repeats > 1 else 0.0
+    inflation = 1 + 1 / known.count
+
+    # By observed fold: runs, their mean residual, its variance A_f.
+    residuals: dict[int, list[float]] = {}
+    for (f, s), y in finished.items():
+        residuals.setdefault(f, []).append(y - known.effects[f][s])
+    runs = [len(z) for z in residuals.values()]
+    zbar = [math.fsum(z) / len(z) for z in residuals.values()]
+    variances = [var_fold + var_run / n for n in runs]
+    c = var_fold + var_run / repeats
+    weight = math.fsum(1 / variance for variance in variances)
+    mu = math.fsum(z / variance for z, variance in zip(zbar, variances, strict=True)) / weight
+    scatter = math.fsum((z - mu) ** 2 / variance for z, variance in zip(zbar, variances, strict=True)) / inflation
+    lam = max(1.0, (prior_df + scatter) / (prior_df - 1 + len(runs)))
+    # Folds' worth of information that is missing: K - sum g_f, without cancellation.
+    rest = (var_run * (1 / n - 1 / repeats) / variance for n, variance in zip(runs, variances, strict=True))
+    missing = groups - len(runs) + math.fsum(rest)
+    return _Prediction(
+        # What kriging adds, sum g_f (zbar_f - mu) / K, is nil: g_f = c / A_f are the weights of mu, too.
+        mean=known.mean_effect + mu,
+        variance=lam * inflation * _prediction_variance(missing, c, groups),
+        lam=lam,
+        first=inflation * _prediction_variance(groups - c / (var_fold + var_run), c, groups),
+        groups=len(runs),
+    )
+
+
+def _at_least(trials: int, min_df: int, groups: int) -> int:
+    """``trials``, or as many as ``min_df`` degrees of freedom (trials - 1)(groups - 1) take."""
+    return max(trials, 1 + math.ceil(min_df / (groups - 1)))
 
 
 def _log_e(gap: float, variance: float, spread: float) -> float:
@@ -469,18 +438,7 @@ def _log_e(gap: float, variance: float, spread: float) -> float:
     """
     precision = 1 / variance + 1 / spread
     w = gap / variance / math.sqrt(precision)
-    return math.log(2) - 0.5 * math.log(spread * precision) + _log_tail_ratio(w)
-
-
-def _log_tail_ratio(w: float) -> float:
-    """w^2 / 2 + ln Phi(-w): finite wherever w is, and without cancellation far out."""
-    if w < _TAIL:
-        upper = 0.5 * math.erfc(-w / math.sqrt(2))  # Phi(w)
-        log_phi = math.log1p(-upper) if w < 0 else math.log(0.5 * math.erfc(w / math.sqrt(2)))
-        return w * w / 2 + log_phi
-    square = w * w
-    series = 1 - 1 / square + 3 / square**2 - 15 / square**3 + 105 / square**4 if square < 1e60 else 1.0
-    return math.log(series) - math.log(w) - 0.5 * math.log(2 * math.pi)
+    return math.log(2) - 0.5 * math.log(spread * precision) + log_tail_ratio(w)
 
 
 def _prediction_variance(missing: float, c: float, groups: int) -> float:
@@ -530,18 +488,3 @@ def _best_bound(bounds: Bounds | None, sign: int) -> float | None:
     low, high = bounds
     best = high if sign > 0 else low
     return None if best is None else sign * best
-
-
-def _or_zero(value: float | None) -> float:
-    return 0.0 if value is None else value
-
-
-def _decimals(values: Sequence[float | None], resolution: float) -> list[str]:
-    """Values with as many decimals as show two significant digits of a resolution > 0."""
-    places = 0 if math.isinf(resolution) else min(12, max(0, 1 - math.floor(math.log10(resolution))))
-    return [f"{_or_zero(value):.{places}f}" for value in values]
-
-
-def _probability(value: float | None) -> str:
-    value = _or_zero(value)
-    return "<1e-6" if value < 1e-6 else f"= {value:.2g}"

@@ -60,16 +60,23 @@ class Space:
     def has(self, trials: Iterable[Trial], point: Point) -> bool:
         """Whether one of the trials is at a point: as ``point`` says, without reckoning all of every trial."""
         dimension, coordinate = self.dimensions[self._sharpest], point[self._sharpest]
-        near = dimension.value(coordinate) if dimension.size is None else None
-        for trial in trials:
-            value = trial.parameters.get(dimension.name)
-            if near is not None and isinstance(value, float) and abs(value - near) > _ALIKE * abs(near):
-                continue  # almost every trial differs here
-            if near is None and value is not None and dimension.coordinate(value) != coordinate:
-                continue
-            if self.point(trial.parameters) == point:
-                return True
-        return False
+        name = dimension.name
+        # Almost every trial differs here; one without a value may have it under another spelling of the name.
+        if dimension.size is None:
+            near = dimension.value(coordinate)
+            low, high = sorted((near * (1 - _ALIKE), near * (1 + _ALIKE)))
+            alike = [
+                t
+                for t in trials
+                if not isinstance(value := t.parameters.get(name), float | int) or low <= value <= high
+            ]
+        else:
+            alike = [
+                t
+                for t in trials
+                if (value := t.parameters.get(name)) is None or dimension.coordinate(value) == coordinate
+            ]
+        return any(self.point(trial.parameters) == point for trial in alike)
 
     @cached_property
     def _sharpest(self) -> int:

@@ -1,7 +1,7 @@
 """What the models behind the samplers learn from: which trials say something, and which of many are worth telling."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from crossfold_operator.search.history import Trial, TrialState
@@ -35,33 +35,36 @@ def losses_of(direction: Direction, trials: Sequence[Trial]) -> dict[int, float]
     }
 
 
-def worst(direction: Direction, trials: Sequence[Trial]) -> float | None:
+def worst(trials: Sequence[Trial], losses: Mapping[int, float]) -> float | None:
     """The worst score that a complete trial has; None while none has one."""
-    losses = losses_of(direction, trials)
     return trials[max(losses, key=losses.__getitem__)].value if losses else None
 
 
-def window(direction: Direction, trials: Sequence[Trial], best: int, recent: int) -> list[Trial]:
-    """The trials worth telling, in order: all that run, the best complete ones, and the most recent of the others.
+def window(trials: Sequence[Trial], losses: Mapping[int, float], best: int, recent: int, running: int) -> list[Trial]:
+    """The trials worth telling, in order: the best complete ones, the most recent of the others, the latest that run.
 
     It depends on nothing but the trials and their order. Trials that say nothing are left out.
 
     Args:
-        direction: which scores are better.
         trials: in order, the most recent last.
+        losses: ``losses_of`` them.
         best: complete trials that are kept for their score; of equal ones the earlier.
         recent: other ended ones that are kept.
+        running: trials under way that are kept.
     """
-    ended = [
-        i for i, trial in enumerate(trials) if trial.state is not TrialState.RUNNING and trial.state not in _SAY_NOTHING
-    ]
-    if len(ended) <= best + recent:
-        return [trial for trial in trials if trial.state not in _SAY_NOTHING]
-    losses = losses_of(direction, trials)
-    kept = set(sorted(losses, key=losses.__getitem__)[:best])
-    # Among the latest ones, at most so many are kept already.
-    kept |= set([i for i in ended[-best - recent :] if i not in kept][-recent:])
-    return [trial for i, trial in enumerate(trials) if i in kept or trial.state is TrialState.RUNNING]
+    ended: list[int] = []
+    under_way: list[int] = []
+    for i, trial in enumerate(trials):
+        if trial.state is TrialState.RUNNING:
+            under_way.append(i)
+        elif trial.state not in _SAY_NOTHING:
+            ended.append(i)
+    kept = set(ended)
+    if len(ended) > best + recent:
+        kept = set(sorted(losses, key=losses.__getitem__)[:best])
+        # Among the latest ones, at most so many are kept already.
+        kept |= set([i for i in ended[-best - recent :] if i not in kept][-recent:])
+    return [trials[i] for i in sorted(kept.union(under_way[-running:]))]
 
 
 @dataclass(frozen=True)
@@ -74,12 +77,14 @@ class Observations:
             one the worst that a complete trial reached.
         predicted: whether each value is such a stand-in.
         running: points of the trials that have not ended.
+        infeasible: points that violate a constraint, whose value nobody knows.
     """
 
     points: tuple[Point, ...]
     losses: tuple[float, ...]
     predicted: tuple[bool, ...]
     running: tuple[Point, ...]
+    infeasible: tuple[Point, ...] = ()
 
 
 def observations(space: Space, direction: Direction, trials: Sequence[Trial]) -> Observations:
@@ -88,7 +93,8 @@ def observations(space: Space, direction: Direction, trials: Sequence[Trial]) ->
     losses: list[float] = []
     predicted: list[bool] = []
     running: list[Point] = []
-    last = worst(direction, trials)
+    infeasible: list[Point] = []
+    last = worst(trials, losses_of(direction, trials))
     for trial in trials:
         state = effective(trial)
         value = last if state is TrialState.UNSTABLE else trial.value
@@ -97,8 +103,10 @@ def observations(space: Space, direction: Direction, trials: Sequence[Trial]) ->
             continue
         if state is TrialState.RUNNING:
             running.append(point)
+        elif state is TrialState.INFEASIBLE:
+            infeasible.append(point)
         elif value is not None:
             points.append(point)
             losses.append(loss_of(value, direction))
             predicted.append(state is not TrialState.COMPLETE)
-    return Observations(tuple(points), tuple(losses), tuple(predicted), tuple(running))
+    return Observations(tuple(points), tuple(losses), tuple(predicted), tuple(running), tuple(infeasible))

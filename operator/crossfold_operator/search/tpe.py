@@ -14,7 +14,7 @@ from crossfold_operator.search.dimensions import Choices, Counted, Dimension
 from crossfold_operator.search.history import Trial, TrialState
 from crossfold_operator.search.question import Question
 from crossfold_operator.search.space import Point
-from crossfold_operator.search.told import effective, window, worst
+from crossfold_operator.search.told import effective, losses_of, window, worst
 from crossfold_trainer.contract.metrics import Direction
 
 Distributions = dict[str, BaseDistribution]
@@ -26,6 +26,10 @@ _RECENT = 225
 
 Optuna's cost of a point grows with the history and its benefit does not: of 250 trials and of any greater number it
 models 25 as good, and it weighs all but the latest 25 of the others down."""
+_RUNNING = 250
+"""Running trials that it keeps clear of, the latest: each is one more place that every candidate is compared with."""
+_VIOLATION = {"constraints:acceleratorMemory": 1.0}
+"""What Optuna's Trial.set_constraint keeps of a constraint that is violated (above 0); it ranks by their sum."""
 _TRIES = 6
 """Points to propose."""
 
@@ -44,11 +48,12 @@ def proposals(question: Question) -> Iterator[Point]:
             n_ei_candidates=int(algorithm.setting("candidates") or 1),
         ),
     )
-    last = worst(direction, question.trials)
+    losses = losses_of(direction, question.trials)
+    last = worst(question.trials, losses)
     study.add_trials(
         [
             _told(trial, dict(zip(distributions, point, strict=True)), distributions, last)
-            for trial in window(direction, question.trials, _BEST, _RECENT)
+            for trial in window(question.trials, losses, _BEST, _RECENT, _RUNNING)
             if (point := space.point(trial.parameters)) is not None
         ]
     )
@@ -92,9 +97,11 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
 def _told(trial: Trial, coordinates: dict[str, Any], distributions: Distributions, last: float | None) -> FrozenTrial:
     """A trial in Optuna's words.
 
-    A PRUNED one reports the mean that it was predicted to reach, after as many steps as it had runs: it ranks below all
-    complete ones, and among the pruned ones by how far it came. One that is not COMPLETE for want of a comparable score
-    is told as pruned at once, at the worst score seen: a place that is bad, by an amount that nobody knows.
+    A PRUNED one reports the mean that it was predicted to reach, after as many steps as it had runs (none inside its
+    first): it ranks below all complete ones, and among the pruned ones by how far it came. One that is not COMPLETE for
+    want of a comparable score is told as pruned at once, at the worst score seen: a place that is bad, by an amount
+    that nobody knows.
+    An INFEASIBLE one is told as pruned without a score and in violation of a constraint: it ranks below all others.
     """
     value: float | None = None
     seen: dict[int, float] = {}
@@ -110,6 +117,8 @@ def _told(trial: Trial, coordinates: dict[str, Any], distributions: Distribution
         case TrialState.UNSTABLE:
             state = Told.PRUNED
             seen = {} if last is None else {0: last}
+        case TrialState.INFEASIBLE:
+            state = Told.PRUNED
         case TrialState.FAILED | TrialState.STOPPED | TrialState.DELETED:
             state = Told.FAIL
         case _:
@@ -124,6 +133,6 @@ def _told(trial: Trial, coordinates: dict[str, Any], distributions: Distribution
         params=coordinates,
         distributions=distributions,
         user_attrs={},
-        system_attrs={},
+        system_attrs=_VIOLATION if trial.state is TrialState.INFEASIBLE else {},
         intermediate_values=seen,
     )

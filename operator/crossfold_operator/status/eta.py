@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from crossfold_operator.api.fields import Usage
 from crossfold_operator.api.tune import TuneSpec
 from crossfold_operator.names import TrainRunPhase
+from crossfold_operator.observe.finished import Trials
 from crossfold_operator.observe.trials import Trial
 
 
@@ -14,19 +15,25 @@ def eta(spec: TuneSpec, trials: Sequence[Trial], asked: int, usage: Usage, *, en
     Runs to come take as long as those so far, and trials to come take as many of them: what racing saved is expected to
     be saved again. When the search is ending, no trial is to come.
     """
-    ended = [trial.ended for trial in trials if trial.ended is not None]
-    succeeded = sum(one.succeeded for one in ended) + sum(
-        run.record.phase is TrainRunPhase.SUCCEEDED for trial in trials for run in trial.runs
-    )
+    trials = Trials.of(trials)
+    ended, created, done = trials.finished.fold(_ended, (0, 0, 0))
+    succeeded = done + sum(run.record.phase is TrainRunPhase.SUCCEEDED for t in trials.active for run in t.runs)
     if not succeeded:
         return ""
     per_run = usage.run_seconds / succeeded
-    per_trial = sum(one.created for one in ended) / len(ended) if ended else len(spec.cross_validation.units)
+    per_trial = created / ended if ended else len(spec.cross_validation.units)
     to_ask = 0 if ending else max(0, spec.max_trials - asked)
     runs = to_ask * per_trial + sum(
-        max(1.0, per_trial - sum(run.terminal for run in trial.runs)) for trial in trials if not trial.terminal
+        max(1.0, per_trial - sum(run.terminal for run in trial.runs)) for trial in trials.active
     )
     return text(runs * per_run / spec.parallelism)
+
+
+def _ended(sums: tuple[int, int, int], trial: Trial) -> tuple[int, int, int]:
+    """Trials that have ended, runs that were created for them, and runs of them that succeeded."""
+    if trial.ended is None:
+        return sums
+    return sums[0] + 1, sums[1] + trial.ended.created, sums[2] + trial.ended.succeeded
 
 
 def text(seconds: float) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from crossfold_operator.api.pruning import CurveRecord
 from crossfold_operator.api.trainrun import (
     CurrentAttempt,
     FailureStatus,
@@ -31,7 +32,9 @@ from crossfold_operator.status.facts import (
     time_text,
     valid,
 )
+from crossfold_operator.times import timestamp
 from crossfold_trainer.contract.config import RunConfig
+from crossfold_trainer.contract.curve import CurvePoint
 from crossfold_trainer.contract.progress import ProgressReport
 from crossfold_trainer.contract.result import FailureClass, Outcome, Performance, RunResult
 
@@ -91,10 +94,13 @@ def train_run_status(
     ]
     if degraded and degraded.status and not reason:
         reason = f"{degraded.reason}: {degraded.message}"
+    curve = previous.curve
     if result is not None:
         fields = _result_fields(result)
+        curve = _curve(result.curve, config, curve, now) or curve
     elif report is not None and report.digest == config.digest:
         fields = _live_fields(report, config, training=phase is TrainRunPhase.RUNNING)
+        curve = _curve(report.curve, config, curve, now)
     else:
         fields = {name: getattr(previous, name) for name in _LIVE}
     return TrainRunStatus(
@@ -124,6 +130,7 @@ def train_run_status(
         usage=done.usage,
         artifact_uri=config.artifact_uri,
         **fields,
+        curve=curve,
         summary=TrainRunSummary(
             score=short(fields["score"]),
             epoch=_epoch_text(result, fields["epoch"], config),
@@ -151,6 +158,22 @@ def _live_fields(report: ProgressReport, config: RunConfig, *, training: bool) -
         "values": decimals({name: value for name, value in report.metrics.items() if name in wanted}),
         "metrics": decimals({name: value for name, value in report.metrics.items() if name not in wanted}),
     }
+
+
+def _curve(
+    points: Sequence[CurvePoint], config: RunConfig, before: Sequence[CurveRecord], now: datetime
+) -> list[CurveRecord]:
+    """Points at the epochs that were asked for, with the times of those that are known."""
+    known = {record.epoch: record for record in before}
+    told = {point.epoch: point for point in points if point.epoch in config.curve_epochs}
+    found = []
+    for _, point in sorted(told.items()):
+        best, mean = decimal(point.best), decimal(point.mean)
+        old = known.get(point.epoch)
+        same = old is not None and (old.best, old.mean) == (best, mean)
+        time = old.time if old is not None and same else timestamp(now)
+        found.append(CurveRecord(epoch=point.epoch, best=best, mean=mean, time=time))
+    return found
 
 
 def _performance_fields(speed: Performance) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The status of a Tune: (spec, trials, previous, now) -> status. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from crossfold_operator.api.parameters import ParameterValue
@@ -24,11 +24,11 @@ from crossfold_operator.names import (
     TrainRunPhase,
     TunePhase,
 )
-from crossfold_operator.observe.runs import Run
+from crossfold_operator.observe.finished import Trials
 from crossfold_operator.observe.trials import Trial
-from crossfold_operator.plan.spending import spent, usages, wall_clock
+from crossfold_operator.plan.spending import spent, usage_of, wall_clock
 from crossfold_operator.plan.tune import in_flight
-from crossfold_operator.plan.verdict import Verdict, failed_trials, halt, verdict
+from crossfold_operator.plan.verdict import Verdict, failed_trials, halt, out_of_memory, verdict
 from crossfold_operator.status.eta import eta
 from crossfold_operator.status.facts import (
     Fact,
@@ -38,16 +38,18 @@ from crossfold_operator.status.facts import (
     hours,
     run_counts,
     score_text,
-    total,
     valid,
 )
 from crossfold_operator.times import parse_time
 from crossfold_trainer.contract.config import ObjectiveSpec
 from crossfold_trainer.contract.metrics import Direction
-from crossfold_trainer.contract.scoring import better, score_direction
+from crossfold_trainer.contract.scoring import better, rank, score_direction
 
 TOP = 10
 """Trials in the ranking."""
+
+_Digest = tuple[int, str, str]
+"""Number and name of the first trial that read data with a digest, and the digest."""
 
 
 def tune_status(
@@ -61,6 +63,7 @@ def tune_status(
     degraded: Fact | None,
     now: datetime,
     generation: int | None,
+    reporting: bool = True,
 ) -> TuneStatus:
     """The status of a Tune.
 
@@ -74,19 +77,22 @@ def tune_status(
         degraded: a problem that the reconcile met.
         now: the time.
         generation: of the spec.
+        reporting: whether the operator hears from runs while they train.
     """
+    trials = Trials.of(trials)
     clock = wall_clock(previous.wall_clock, trials, now)
     used = spent(spec, trials, clock, now)
     over = verdict(spec, trials, asked, used, exhausted=search.exhausted)
     ending = halt(spec, trials, used)
-    runs = [run for trial in trials for run in trial.runs]
-    finished = [trial.ended for trial in trials if trial.ended is not None]
     counts = _all_runs(trials)
     trial_counts = _trial_counts(trials, asked)
-    usage = total(usages(trials))
-    order = ranking(spec.objective, trials)
+    usage = usage_of(trials)
+    none: tuple[Trial, ...] = ()
+    order = trials.finished.fold(_leading, none, score_direction(spec.objective))
     best = _best(order[0], artifact_uri) if order else None
-    degraded = _tune_degraded(previous, trials, runs, degraded)
+    unread: tuple[_Digest, ...] = ()
+    digests = trials.finished.fold(_digests, unread)
+    degraded = _tune_degraded(previous, trials, digests, degraded) or _unheard(spec, reporting=reporting)
     phase = _tune_phase(spec, over, trials, counts)
     complete = over is not None and not over.failed
     message = over.message if over else ending.message if ending else ""
@@ -115,16 +121,17 @@ def tune_status(
         phase=phase,
         conditions=conditions(previous.conditions, facts, now, generation),
         image=previous.image,
-        data_digest=previous.data_digest or next((ended.data_digest for ended in finished if ended.data_digest), ""),
+        data_digest=previous.data_digest or (digests[0][2] if digests else ""),
         search=search,
         trials=trial_counts,
         runs=counts,
         best=best,
-        top=[_brief(trial) for trial in order[:TOP]],
+        top=[_brief(trial) for trial in order],
         usage=usage,
         wall_clock=clock,
         last_decision=_last_decision(trials),
-        audit=_audit(spec, trials),
+        audit=_audit(spec, trials) if spec.racing.enabled and spec.racing.audit else None,
+        pruning_audit=_audit(spec, trials, inside=True) if spec.pruning.enabled and spec.pruning.audit else None,
         summary=TuneSummary(
             trials=f"{ended}/{max(asked, spec.max_trials) if not search.exhausted else asked}",
             best=score_text(best.score, best.std) if best else "",
@@ -145,7 +152,7 @@ def objective_text(objective: ObjectiveSpec) -> str:
     return metrics[0] if len(metrics) == 1 else f"{objective.combine}({', '.join(metrics)})"
 
 
-def _tune_phase(spec: TuneSpec, over: Verdict | None, trials: Sequence[Trial], counts: RunCounts) -> TunePhase:
+def _tune_phase(spec: TuneSpec, over: Verdict | None, trials: Trials, counts: RunCounts) -> TunePhase:
     if over is not None:
         return TunePhase.FAILED if over.failed else TunePhase.COMPLETE
     stopped = all(run.record.phase is TrainRunPhase.SUSPENDED for run in in_flight(trials))
@@ -154,32 +161,48 @@ def _tune_phase(spec: TuneSpec, over: Verdict | None, trials: Sequence[Trial], c
     return TunePhase.RUNNING if trials or counts.running else TunePhase.PENDING
 
 
-def _all_runs(trials: Sequence[Trial]) -> RunCounts:
-    active = run_counts([run for trial in trials for run in trial.runs])
-    finished = [trial.ended for trial in trials if trial.ended is not None]
+def _all_runs(trials: Trials) -> RunCounts:
+    active = run_counts([run for trial in trials.active for run in trial.runs])
+    succeeded, failed, stopped, skipped, preemptions = trials.finished.fold(_runs, (0, 0, 0, 0, 0))
     return active.model_copy(
         update={
-            "succeeded": active.succeeded + sum(ended.succeeded for ended in finished),
-            "failed": active.failed + sum(ended.failed for ended in finished),
-            "stopped": active.stopped + sum(ended.stopped for ended in finished),
-            "skipped": sum(
-                trial.ended.expected - trial.ended.created for trial in trials if trial.ended and trial.pruned
-            ),
-            "preemptions": active.preemptions + sum(ended.preemptions for ended in finished),
+            "succeeded": active.succeeded + succeeded,
+            "failed": active.failed + failed,
+            "stopped": active.stopped + stopped,
+            "skipped": skipped,
+            "preemptions": active.preemptions + preemptions,
         }
     )
 
 
-def _trial_counts(trials: Sequence[Trial], asked: int) -> TrialCounts:
-    phases = [trial.phase for trial in trials]
+_Runs = tuple[int, int, int, int, int]
+"""Runs that succeeded, failed, were stopped, were not needed; interruptions."""
+
+
+def _runs(sums: _Runs, trial: Trial) -> _Runs:
+    ended = trial.ended
+    if ended is None:
+        return sums
+    return (
+        sums[0] + ended.succeeded,
+        sums[1] + ended.failed,
+        sums[2] + ended.stopped,
+        sums[3] + (ended.expected - ended.created if trial.pruned else 0),
+        sums[4] + ended.preemptions,
+    )
+
+
+def _trial_counts(trials: Trials, asked: int) -> TrialCounts:
+    count = trials.finished.count
     return TrialCounts(
         asked=asked,
-        running=sum(not trial.terminal for trial in trials),
-        complete=phases.count(CrossValidationPhase.COMPLETE),
-        pruned=phases.count(CrossValidationPhase.PRUNED),
-        stopped=phases.count(CrossValidationPhase.STOPPED),
-        unstable=phases.count(CrossValidationPhase.UNSTABLE),
+        running=len(trials.active),
+        complete=count(CrossValidationPhase.COMPLETE),
+        pruned=count(CrossValidationPhase.PRUNED),
+        stopped=count(CrossValidationPhase.STOPPED),
+        unstable=count(CrossValidationPhase.UNSTABLE),
         failed=failed_trials(trials, asked),
+        out_of_memory=out_of_memory(trials),
     )
 
 
@@ -189,40 +212,67 @@ def _saved(counts: RunCounts) -> str:
     return f"{100 * counts.skipped / (counts.skipped + started):.0f}%" if counts.skipped else ""
 
 
-def _last_decision(trials: Sequence[Trial]) -> LastDecision | None:
-    """The latest decision of racing; of several at one time the one about the trial with the highest number."""
-    made = [
-        LastDecision(trial=trial.number, action=DecisionAction.PRUNED, time=trial.stop.time, message=trial.stop.message)
-        for trial in trials
-        if trial.pruned and trial.stop is not None and trial.stop.time is not None
-    ]
-    made += [
-        LastDecision(
-            trial=trial.number, action=DecisionAction.AUDITED, time=trial.audit.time, message=trial.audit.message
-        )
-        for trial in trials
-        if trial.audit is not None
-    ]
-    return max(made, key=lambda decision: (parse_time(decision.time), decision.trial), default=None)
-
-
-def _audit(spec: TuneSpec, trials: Sequence[Trial]) -> AuditStatus | None:
-    if not (spec.racing.enabled and spec.racing.audit):
+def _last_decision(trials: Trials) -> LastDecision | None:
+    """The latest decision to prune; of several at one time the one about the trial with the highest number."""
+    last = trials.finished.fold(_later, None)
+    for trial in trials.active:
+        last = _later(last, trial)
+    if last is None:
         return None
-    direction = score_direction(spec.objective)
-    checked = [
-        better(trial.score, trial.audit.look.bar, direction)
-        for trial in trials
-        if trial.phase is CrossValidationPhase.COMPLETE and trial.audit is not None and trial.score is not None
-    ]
-    return AuditStatus(checked=len(checked), would_have_won=sum(checked))
+    _, number, pruned, time, message = last
+    action = DecisionAction.PRUNED if pruned else DecisionAction.AUDITED
+    return LastDecision(trial=number, action=action, time=time, message=message)
+
+
+_Decided = tuple[datetime, int, bool, str, str]
+"""When, the trial's number, whether it was pruned, the time and the message as they are written down."""
+
+
+def _later(last: _Decided | None, trial: Trial) -> _Decided | None:
+    if trial.pruned and trial.stop is not None and trial.stop.time is not None:
+        time, message = trial.stop.time, trial.stop.message
+    elif trial.audit is not None:
+        time, message = trial.audit.time, trial.audit.message
+    else:
+        return last
+    decided = (parse_time(time), trial.number, trial.pruned, time, message)
+    return decided if last is None else max(last, decided)
+
+
+def _audit(spec: TuneSpec, trials: Trials, *, inside: bool = False) -> AuditStatus:
+    """How often racing was wrong, or pruning inside a run; where no other trial was complete then, any score wins."""
+    checked, won = trials.finished.fold(_audited, (0, 0), score_direction(spec.objective), inside)
+    return AuditStatus(checked=checked, would_have_won=won)
+
+
+def _audited(counts: tuple[int, int], trial: Trial, direction: Direction, inside: bool) -> tuple[int, int]:
+    """Audited trials that ran to their end, and those of them that would have won."""
+    if trial.phase is not CrossValidationPhase.COMPLETE or trial.audit is None or trial.score is None:
+        return counts
+    look = trial.audit.run_look if inside else trial.audit.look
+    if look is None:
+        return counts
+    return counts[0] + 1, counts[1] + (look.bar is None or better(trial.score, look.bar, direction))
 
 
 def ranking(objective: ObjectiveSpec, trials: Sequence[Trial]) -> list[Trial]:
     """Complete trials, best first; of equal ones the older first."""
-    sign = -1 if score_direction(objective) is Direction.MAXIMIZE else 1
     scored = [t for t in trials if t.phase is CrossValidationPhase.COMPLETE and t.score is not None]
-    return sorted(scored, key=lambda t: (sign * (t.score or 0.0), t.number))
+    return sorted(scored, key=_place(score_direction(objective)))
+
+
+def _place(direction: Direction) -> Callable[[Trial], tuple[float, int]]:
+    return lambda trial: rank(trial.score or 0.0, trial.number, direction)
+
+
+def _leading(top: tuple[Trial, ...], trial: Trial, direction: Direction) -> tuple[Trial, ...]:
+    """The first of the ranking."""
+    if trial.phase is not CrossValidationPhase.COMPLETE or trial.score is None:
+        return top
+    place = _place(direction)
+    if len(top) == TOP and place(trial) > place(top[-1]):
+        return top
+    return tuple(sorted((*top, trial), key=place)[:TOP])
 
 
 def _brief(trial: Trial) -> TrialBrief:
@@ -243,22 +293,46 @@ def _best(trial: Trial, artifact_uri: str) -> BestTrial:
     )
 
 
+def _unheard(spec: TuneSpec, *, reporting: bool) -> Fact | None:
+    """Pruning without anything to go by."""
+    if reporting or not spec.pruning.enabled:
+        return None
+    text = "spec.pruning: nothing is pruned inside runs, since live progress is off: set the chart's progress.enabled"
+    return Fact(Condition.DEGRADED, True, Reason.NO_LIVE_PROGRESS, text)
+
+
 def _tune_degraded(
-    previous: TuneStatus, trials: Sequence[Trial], runs: Sequence[Run], degraded: Fact | None
+    previous: TuneStatus, trials: Trials, digests: Sequence[_Digest], degraded: Fact | None
 ) -> Fact | None:
     """The first problem worth telling: what the reconcile met, a configuration error, or why runs wait."""
     if degraded is not None:
         return degraded
-    for trial in trials:
-        if message := trial.config_failure:
-            return Fact(Condition.DEGRADED, True, Reason.CONFIG_ERROR, f"{trial.name}: {message}")
-    known = previous.data_digest
-    for trial in trials:
-        seen = trial.ended.data_digest if trial.ended else ""
-        known = known or seen
-        if seen and seen != known:
-            text = (
-                f"{trial.name} read other data ({seen[:12]}) than earlier trials ({known[:12]}): spec.data.uri changed"
-            )
+    wrong = trials.finished.fold(_wrong, None)
+    for trial in trials.active:
+        wrong = _wrong(wrong, trial)
+    if wrong is not None:
+        return Fact(Condition.DEGRADED, True, Reason.CONFIG_ERROR, f"{wrong.name}: {wrong.config_failure}")
+    known = previous.data_digest or (digests[0][2] if digests else "")
+    for _, name, seen in digests:
+        if seen != known:
+            text = f"{name} read other data ({seen[:12]}) than earlier trials ({known[:12]}): spec.data.uri changed"
             return Fact(Condition.DEGRADED, True, Reason.DATA_INVALID, text)
-    return data_digest("", runs, None)[1]
+    return data_digest("", [run for trial in trials.active for run in trial.runs], None)[1]
+
+
+def _wrong(first: Trial | None, trial: Trial) -> Trial | None:
+    """The trial with the lowest number that failed for its configuration."""
+    if not trial.config_failure or (first is not None and first.number < trial.number):
+        return first
+    return trial
+
+
+def _digests(found: tuple[_Digest, ...], trial: Trial) -> tuple[_Digest, ...]:
+    """The data that was read, in the order of the trials that did so first."""
+    digest = trial.ended.data_digest if trial.ended is not None else ""
+    if not digest:
+        return found
+    for number, _, known in found:
+        if known == digest and number < trial.number:
+            return found
+    return tuple(sorted((*(one for one in found if one[2] != digest), (trial.number, trial.name, digest))))

@@ -14,7 +14,9 @@ import time
 from pathlib import Path
 
 from crossfold_trainer.contract.config import CONFIG_VARIABLE, TERMINATION_VARIABLE, RunConfig
+from crossfold_trainer.contract.curve import CurvePoint, curve_of
 from crossfold_trainer.contract.exits import Exit
+from crossfold_trainer.contract.metrics import Direction
 from crossfold_trainer.contract.progress import ProgressReport
 from crossfold_trainer.contract.result import RunResult
 from crossfold_trainer.live import sender
@@ -46,12 +48,17 @@ def main() -> int:
     )
     tell = sender(config)
     assert tell is not None
+    curve: list[CurvePoint] = []
     done = json.loads(checkpoint.read_text())["epoch"] if checkpoint.exists() else 0
     for epoch in range(done + 1, config.trainer.max_epochs + 1):
         time.sleep(float(os.environ.get("FAKE_SECONDS", "0.02")))
         print(f"epoch {epoch}/{config.trainer.max_epochs} loss=0.1 score={score:.4f} best 0.1s", flush=True)
         checkpoint.write_text(json.dumps({"epoch": epoch}))
-        tell(report.model_copy(update={"epoch": epoch, "step": epoch, "fraction": epoch / report.epochs}).text())
+        # The score comes closer with every epoch; it may be compared at each.
+        scores = [(at, score - 0.3 / at) for at in range(1, epoch + 1)]
+        curve = curve_of(scores, [at for at in config.curve_epochs if at <= epoch], Direction.MAXIMIZE)
+        now = {"epoch": epoch, "step": epoch, "fraction": epoch / report.epochs, "curve": curve}
+        tell(report.model_copy(update=now).text())
         while str(epoch) == os.environ.get("FAKE_PAUSE") and not interrupted:
             time.sleep(0.05)
         if interrupted:
@@ -63,6 +70,7 @@ def main() -> int:
         values={"val/JaccardIndex": score},
         epoch=config.trainer.max_epochs - 1,
         epochs=config.trainer.max_epochs,
+        curve=curve,
         artifact_uri=config.artifact_uri,
     )
     with (Path(config.artifacts.uri) / "trained.txt").open("a") as file:

@@ -134,6 +134,49 @@ def test_a_whole_tune(undisturbed: Here) -> None:
     assert max(trials.values(), key=lambda trial: float(trial[1])) == trials[f"small-cv{best}"]
 
 
+def test_a_run_is_pruned_in_its_midst(here: Here) -> None:
+    """Four trials are alike, and the fifth is behind from the first epoch; each tells it while it trains."""
+    rates = [1e-3, 1.01e-3, 1.02e-3, 1.03e-3, 1e-2]
+    epochs = 60
+    search = TUNE["spec"] | {
+        "parameters": [{"name": "learning_rate", "type": "Float", "min": 1e-5, "max": 1e-1, "scale": "Log"}],
+        "algorithm": {"name": "Random"},
+        "initialTrials": [{"parameters": [{"name": "learning_rate", "value": rate}]} for rate in rates],
+        "maxTrials": len(rates),
+        "trainer": {"maxEpochs": epochs, "checkValEveryNEpoch": 1},
+        "racing": {"enabled": False},
+        "pruning": {"method": "MedianStop", "minEpochs": 3, "minPeers": 3},
+    }
+    (here.folder / "tune.yaml").write_text(yaml.safe_dump(TUNE | {"spec": search}))
+    code, output = here.run(FAKE_SECONDS="0.2")
+    assert code == 0, output
+    trials = here.objects("crossvalidations")
+    assert {name: trial["status"]["phase"] for name, trial in trials.items()} == {
+        **{f"small-cv{number}": "Complete" for number in range(4)},
+        "small-cv4": "Pruned",
+    }
+    stop = trials["small-cv4"]["spec"]["stop"]
+    look, first = stop["runLook"], here.objects("trainruns")["small-cv4-f0s42"]
+    assert stop["message"].startswith(f"pruned at epoch {look['epoch']} of its first run: best score 0.")
+    assert look["peers"] >= 3
+    assert look["best"] < look["threshold"]
+    assert first["status"]["phase"] == "Stopped"
+    assert look["epoch"] <= first["status"]["epoch"] < epochs
+    assert "small-cv4-f0s42" not in here.trained()
+    status = here.objects("tunes")["small"]["status"]
+    assert status["lastDecision"]["message"] == stop["message"]
+    assert status["usage"]["gpuSeconds"]["pruned"] == first["status"]["usage"]["runSeconds"]
+    assert status["runs"]["skipped"] == 1
+    events = (here.folder / "runs" / "state" / "tune-small" / "events.jsonl").read_text()
+    assert f"trial 4: {stop['message']}" in events
+    told = subprocess.run(
+        [sys.executable, "-m", "crossfold_cli.main", "explain", "tune/small", "--trial", "4"],
+        cwd=here.folder, env=here.environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert f"{stop['message']}\n" in told.stdout
+    assert "looked at once more: the same numbers" in told.stdout
+
+
 def test_what_is_said(undisturbed: Here) -> None:
     code, output = undisturbed.run("tune.yaml", "--no-watch", "--slots", "3")
     lines = output.splitlines()

@@ -22,25 +22,17 @@ from crossfold_trainer.contract import hyperparameters as hp
 from crossfold_trainer.contract.config import CONFIG_VARIABLE, TERMINATION_VARIABLE, OutOfMemoryPolicy, RunConfig
 from crossfold_trainer.contract.exits import Exit
 from crossfold_trainer.contract.metrics import METRICS, TEST_METRICS
+from crossfold_trainer.contract.progress import ProgressReport
 from crossfold_trainer.contract.result import FailureClass, Outcome, RunResult
 from crossfold_trainer.data import open_dataset
 from crossfold_trainer.interrupt import Interrupt
+from crossfold_trainer.live import Live
 from crossfold_trainer.model import build_model
 from crossfold_trainer.splits import make_splits
 from crossfold_trainer.step import TrainStep
 from crossfold_trainer.tracking import LogText
 from tests.trainer_data import classes_dataset, run_config, write_dataset
 from tests.trainer_runs import Attempts, config_for, failure, folder_of, result, weights
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dataset(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture
-def attempts(tmp_path: Path) -> Attempts:
-    return Attempts(tmp_path)
 
 
 def test_a_process_leaves_everything_and_repeats_its_result(data: Path, tmp_path: Path, attempts: Attempts) -> None:
@@ -105,6 +97,25 @@ def test_a_process_leaves_everything_and_repeats_its_result(data: Path, tmp_path
     again = attempts.ended(attempts.process(config))
     assert result(again) == message
     assert (folder / "result.json").stat().st_mtime_ns == before
+
+
+def test_a_run_tells_its_scores_so_far(
+    data: Path, tmp_path: Path, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[ProgressReport] = []
+    monkeypatch.setattr(Live, "give", lambda self, report: given.append(report))
+    config = config_for(data, tmp_path / "a", curveEpochs=[2, 4], trainer={"maxEpochs": 5})
+    found = result(attempts.here(config))
+    rows = csv.DictReader(io.StringIO((folder_of(config) / "metrics.csv").read_text()))
+    scores = [float(row["score"]) for row in rows]
+    assert [(point.epoch, point.best, point.mean) for point in found.curve] == [
+        (epoch, pytest.approx(max(scores[:epoch]), rel=1e-5), pytest.approx(sum(scores[:epoch]) / epoch, rel=1e-5))
+        for epoch in (2, 4)
+    ]
+    assert [report.curve for report in given if report.epoch < 2] != []
+    assert all(report.curve == [] for report in given if report.epoch < 2)
+    assert all(report.curve == found.curve[:1] for report in given if 2 <= report.epoch < 4)
+    assert given[-1].curve == found.curve
 
 
 def test_batches_in_micro_batches_are_the_same_batches(data: Path, tmp_path: Path, attempts: Attempts) -> None:

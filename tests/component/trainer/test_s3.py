@@ -2,12 +2,15 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 import pytest
+import yaml
 
-from crossfold_trainer import inventory
+from crossfold_trainer import gather, inventory
 from crossfold_trainer.__main__ import run_to_exit
 from crossfold_trainer.artifacts import CONFIG, open_run_folder, read_result
 from crossfold_trainer.checkpoints import CheckpointLog
@@ -26,6 +29,7 @@ from crossfold_trainer.interrupt import Interrupt
 from crossfold_trainer.inventory import list_objects
 from crossfold_trainer.store import open_store
 from crossfold_trainer.tracking import LogText
+from tests.finished import finish, run_of
 from tests.s3server import free_port, s3_server
 from tests.trainer_data import run_config, write_dataset
 
@@ -111,6 +115,26 @@ def test_of_two_who_claim_a_run_the_first_is_fenced(servers: Servers, credential
     assert store.create("x", b"1")
     assert not store.create("x", b"2")
     assert store.read("x") == b"1"
+
+
+def test_runs_that_end_at_the_same_time_lose_no_row(servers: Servers, credentials: Path) -> None:
+    """Two at a time, each with a client of its own, on a server that promises what S3 does."""
+    spec = config_on(servers).artifacts
+
+    def ends(seed: int) -> None:
+        store = open_store(spec.model_copy(update={"uri": f"{spec.uri}/default/t"}), "artifacts")
+        for trial in range(2):
+            for fold in range(3):
+                config = run_of(spec.uri, trial, fold, seed, runs=6)
+                finish(store, config, 0.5 + trial / 100)
+                gather.update(store, config)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(ends, (1, 2)))
+    folder = servers.folder / "artifacts" / "bucket-a" / "runs" / "default" / "t"
+    assert len(pd.read_parquet(folder / gather.TUNE)) == 12
+    assert [len(pd.read_parquet(folder / f"t-cv{trial}" / gather.RUN_INFOS)) for trial in range(2)] == [6, 6]
+    assert yaml.safe_load((folder / gather.BEST).read_text())["trial"] == 1
 
 
 def wrong_key(credentials: Path, side: str) -> None:

@@ -1,5 +1,7 @@
-"""Whole runs that report to Weights & Biases (offline), and to real servers of Aim and MLflow on this machine."""
+"""Whole runs that report to real servers of Aim and MLflow on this machine, and by W&B's client, online and offline."""
 
+import base64
+import csv
 import json
 import os
 import signal
@@ -24,7 +26,8 @@ from crossfold_trainer.trackers.remote import PYTHON_VARIABLE
 from crossfold_trainer.tracking import LogText
 from tests.conftest import ROOT
 from tests.controlplane import free_ports
-from tests.trainer_data import run_config, write_dataset
+from tests.trainer_data import run_config
+from tests.wandbserver import wandb_server
 
 READ = Path(__file__).with_name("read_trackers.py")
 WAIT_SECONDS = 300
@@ -36,7 +39,10 @@ def trackers_python() -> str:
     given = os.environ.get(PYTHON_VARIABLE)
     here = ROOT / ".venv-trackers" / "bin" / "python"
     if not given and not here.exists():
-        pytest.skip("no environment of trackers: `make trackers-env`")
+        pytest.fail(
+            f"no environment of trackers: `make trackers-env` installs it (`make test` and `make unit` do that), or set"
+            f" {PYTHON_VARIABLE} to the Python of one from locks/trackers-test.txt"
+        )
     return given or str(here)
 
 
@@ -105,13 +111,14 @@ def until_answers(url: str, logs: Path) -> None:
             return
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dataset(tmp_path_factory.mktemp("data"))
-
-
 def train(config: RunConfig, python: str, monkeypatch: pytest.MonkeyPatch) -> tuple[RunResult, str]:
     """One run in this process, to its result and its log."""
+    log = _attempt(config, python, monkeypatch, Interrupt(), Exit.OK)
+    return RunResult.model_validate_json((Path(config.artifact_uri) / "result.json").read_text()), log
+
+
+def _attempt(config: RunConfig, python: str, monkeypatch: pytest.MonkeyPatch, interrupt: Interrupt, code: Exit) -> str:
+    """One attempt in this process, and its log."""
     log = LogText()
     monkeypatch.setenv(CONFIG_VARIABLE, config.model_dump_json())
     monkeypatch.setenv(PYTHON_VARIABLE, python)
@@ -119,9 +126,10 @@ def train(config: RunConfig, python: str, monkeypatch: pytest.MonkeyPatch) -> tu
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     # A run of seconds is over before its trackers have started on a busy machine.
     monkeypatch.setattr("crossfold_trainer.trackers.remote.FINISH_S", float(WAIT_SECONDS))
-    assert run_to_exit(Interrupt(), log) == Exit.OK, log.item().content.decode()
-    folder = Path(config.artifact_uri)
-    return RunResult.model_validate_json((folder / "result.json").read_text()), log.item().content.decode()
+    ended = run_to_exit(interrupt, log)
+    text = log.item().content.decode()
+    assert ended == code, text
+    return text
 
 
 def config_for(data: Path, artifacts: Path, **tracking: Any) -> RunConfig:
@@ -177,6 +185,42 @@ def test_a_run_is_told_to_all_of_them(
     train(config, servers.python, monkeypatch)
     assert json.loads((folder / "trackers.json").read_text()) == known
     assert len(servers.read("mlflow", servers.mlflow, "tiny")) == 1
+
+
+def test_a_run_goes_to_a_server_of_wandb_and_goes_on_there(
+    data: Path, tmp_path: Path, trackers_python: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "credentials" / "wandb" / "WANDB_API_KEY"
+    secret.parent.mkdir(parents=True)
+    secret.write_text("k" * 40 + "\n")
+    monkeypatch.setenv("CROSSFOLD_CREDENTIALS", str(tmp_path / "credentials"))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setattr("crossfold_trainer.trackers.remote.INTERRUPTED_S", float(WAIT_SECONDS))
+    with wandb_server() as server:
+        wandb = {"project": "maps", "entity": "team", "baseUrl": server.url, "secretRef": {"name": "w"}}
+        config = config_for(data, tmp_path, wandb=wandb)
+        interrupt = Interrupt()
+        interrupt.request()
+        _attempt(config, trackers_python, monkeypatch, interrupt, Exit.INTERRUPTED)
+        ((place, run),) = server.runs.items()
+        assert (place[:2], run.exit_codes, run.resumed) == (("team", "maps"), [1], 0)
+        result, _ = train(config, trackers_python, monkeypatch)
+    assert result.notes == []
+    assert list(server.runs) == [place], "a later attempt is the same run"
+    assert (run.exit_codes, run.resumed) == ([1, 0], 1)
+    assert server.keys == {f"Basic {base64.b64encode(b'api:' + b'k' * 40).decode()}"}
+    said = {name: run.upserted[name] for name in ("displayName", "groupName", "jobType")}
+    assert said == {"displayName": "tiny-cv3-f0s42", "groupName": "tiny", "jobType": "tiny-cv3"}
+    with (Path(config.artifact_uri) / "metrics.csv").open() as file:
+        wanted = [(int(row["step"]), float(row["val/JaccardIndex"])) for row in csv.DictReader(file)]
+    rows = [run.history[place] for place in sorted(run.history)]
+    assert [(row["step"], row["val/JaccardIndex"]) for row in rows if "val/JaccardIndex" in row] == wanted
+    assert run.summary["score"] == result.score
+    hyperparameters = server.files["config.yaml"].decode()
+    assert f"batch_size:\n    value: {config.hyperparameters['batch_size']}\n" in hyperparameters
+    pictures = [content for name, content in server.files.items() if name.startswith("media/images/samples-best")]
+    assert pictures
+    assert all(content.startswith(b"\x89PNG") for content in pictures)
 
 
 def test_trackers_that_are_away_or_wrong_cost_a_run_nothing(

@@ -28,6 +28,11 @@ TRAINER = {
             {"maxFailedTrials": 2, "crossValidation": {"folds": 5, "runFolds": 2, "seeds": [3]}, "maxTrials": 2},
         ),
         (
+            "Tune",
+            {"pruning": {"method": "ASHA", "minEpochs": 9, "reductionFactor": 3}},
+            {"pruning": {"method": "None"}, "crossValidation": {"runFolds": 2}, "maxTrials": 2},
+        ),
+        (
             "CrossValidation",
             {"crossValidation": {"randomSeeds": 9}},
             {"crossValidation": {"randomSeeds": 1, "runFolds": 2}},

@@ -127,7 +127,10 @@ def test_a_number_that_was_changed_is_found_out(raced: tuple[Past, MemoryCluster
     it = past_of(found, altered, cluster.of(Kind.TRAIN_RUN))
     (seen,) = [seen for seen in it.trials if seen.trial.number == BAD]
     assert trial_story(it, seen).looks[-1].reproduced is False
-    assert "other numbers" in "\n".join(words.of_trial(trial_story(it, seen)))
+    text = "\n".join(words.of_trial(trial_story(it, seen)))
+    assert (
+        "looked at once more: other numbers, though no trial is gone: scores, or what was written, were changed" in text
+    )
 
 
 def test_runs_that_are_gone_leave_what_was_written_down(raced: tuple[Past, MemoryCluster, Taken]) -> None:
@@ -135,8 +138,68 @@ def test_runs_that_are_gone_leave_what_was_written_down(raced: tuple[Past, Memor
     it = past(cluster, keep=lambda run: False)
     (seen,) = [seen for seen in it.trials if seen.trial.number == BAD]
     (look,) = looks(it, seen)
-    assert look.recorded
+    assert (look.recorded, look.reproduced) == (True, True)
     assert look.text.startswith("pruned after 1/5 runs")
+    told = trial_story(it, seen)
+    assert told.untold == 1
+    assert "what was not written down cannot be told: TrainRuns are gone, and with them when 1 of its runs ended" in (
+        "\n".join(words.of_trial(told))
+    )
+    # Of a trial that was never stopped nothing was written down.
+    told = trial_story(it, it.trials[3])
+    assert (told.looks, told.untold) == ((), FOLDS)
+    assert not any("no look was taken" in line for line in words.of_trial(told))
+
+
+def test_which_runs_had_ended_may_be_unknown() -> None:
+    it, cluster, _ = search(racing={"audit": 1})
+    it = past(cluster, keep=lambda run: not run["metadata"]["name"].startswith(f"t-cv{BAD}-"))
+    told = trial_story(it, it.trials[BAD])
+    assert told.looks[-1].reproduced is None
+    assert "cannot be looked at once more: TrainRuns are gone" in "\n".join(words.of_trial(told))
+
+
+def test_trials_that_are_gone_are_named(raced: tuple[Past, MemoryCluster, Taken]) -> None:
+    _, cluster, _ = raced
+    (found,) = cluster.of(Kind.TUNE)
+    left = [cv for cv in cluster.of(Kind.CROSS_VALIDATION) if cv["metadata"]["name"] != "t-cv3"]
+    it = past_of(found, left, cluster.of(Kind.TRAIN_RUN))
+    (seen,) = [seen for seen in it.trials if seen.trial.number == BAD]
+    told = trial_story(it, seen)
+    assert (told.looks[-1].reproduced, told.looks[-1].deleted) == (False, (3,))
+    text = "\n".join(words.of_trial(told))
+    assert "looked at once more: other numbers, without trials 3, which were deleted" in text
+
+
+def test_an_edited_alpha_changes_no_look_before_a_decision(raced: tuple[Past, MemoryCluster, Taken]) -> None:
+    it, cluster, _ = raced
+    (found,) = cluster.of(Kind.TUNE)
+    edited = copy.deepcopy(found)
+    edited["spec"]["racing"] = {**edited["spec"].get("racing", {}), "alpha": 0.5}
+    later = past_of(edited, cluster.of(Kind.CROSS_VALIDATION), cluster.of(Kind.TRAIN_RUN))
+    decided = max(look.at for seen in it.trials for look in looks(it, seen) if look.recorded)
+    compared = 0
+    for then, now in zip(it.trials, later.trials, strict=True):
+        for before, after in zip(looks(it, then), looks(later, now), strict=True):
+            if before.at <= decided:
+                assert after == before
+                compared += before.p is not None
+            else:
+                assert after.alpha == 0.5
+    assert compared >= 3
+
+
+def test_a_look_that_says_otherwise_than_what_happened_says_so() -> None:
+    """Nothing was written down after the edit: today's alpha is all there is to compare with."""
+    it, cluster, _ = search(racing={"alpha": 1e-12}, maxTrials=6)
+    assert it.trials[5].trial.phase == "Complete"
+    (found,) = cluster.of(Kind.TUNE)
+    edited = copy.deepcopy(found)
+    edited["spec"]["racing"]["alpha"] = 0.5
+    later = past_of(edited, cluster.of(Kind.CROSS_VALIDATION), cluster.of(Kind.TRAIN_RUN))
+    for known, expected in ((it, False), (later, True)):
+        lines = words.of_trial(trial_story(known, known.trials[5]))
+        assert any("it went on all the same" in line for line in lines) == expected
 
 
 def test_an_audited_trial_says_what_it_would_have_been() -> None:

@@ -87,7 +87,7 @@ class Local:
     async def start(self, script: str, name: str = "one", **spec: Any) -> Obj:
         return (await self.cluster.create(job(script, name, **spec))).obj
 
-    async def until(self, condition: Callable[[], Any], seconds: float = 10) -> None:
+    async def until(self, condition: Callable[[], Any], seconds: float = 60) -> None:
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, "did not happen"
@@ -211,13 +211,23 @@ async def test_the_environment(local: Local, monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_a_gpu_each(tmp_path: Path) -> None:
-    cluster = LocalCluster(tmp_path, [Slot(0, "0"), Slot(1, "GPU-b")])
-    await cluster.start()
-    jobs = [(await cluster.create(job("echo $CUDA_VISIBLE_DEVICES; sleep 0.3", f"j{i}"))).obj for i in range(2)]
-    pods = [cluster.children(Kind.POD, j["metadata"]["uid"])[0] for j in jobs]
-    await asyncio.sleep(0.8)
-    assert sorted(cluster.log_of(pod).read_text().strip() for pod in pods) == ["0", "GPU-b"]
-    await cluster.stop()
+    local = Local(tmp_path)
+    local.cluster = LocalCluster(tmp_path, [Slot(0, "0"), Slot(1, "GPU-b")])
+    await local.cluster.start()
+    script = "echo $CUDA_VISIBLE_DEVICES; while :; do sleep 0.05; done"
+    jobs = [(await local.cluster.create(job(script, f"j{i}"))).obj for i in range(2)]
+    logs = [local.cluster.log_of(local.pod(j)) for j in jobs]
+    await local.until(lambda: all(log.exists() and log.read_text().endswith("\n") for log in logs))
+    assert sorted(log.read_text().strip() for log in logs) == ["0", "GPU-b"]
+    await local.cluster.stop()
+
+
+async def test_a_job_of_several_nodes_is_one_pod_that_is_all_of_them(local: Local) -> None:
+    nodes = {"completions": 2, "parallelism": 2, "completionMode": "Indexed"}
+    created = await local.start("echo -${JOB_COMPLETION_INDEX:-none}-", **nodes)
+    assert (await local.ended(created))["type"] == "Complete"
+    assert local.cluster.log_of(local.pod(created)).read_text() == "-none-\n"
+    assert created["spec"]["completions"] == 1
 
 
 async def test_slots_are_a_queue(local: Local) -> None:

@@ -127,7 +127,13 @@ def test_defaults_of_a_result() -> None:
 
 
 def test_exit_codes() -> None:
-    assert {code.name: int(code) for code in Exit} == {"OK": 0, "OUT_OF_MEMORY": 71, "INTERRUPTED": 75, "CONFIG": 78}
+    assert {code.name: int(code) for code in Exit} == {
+        "OK": 0,
+        "OUT_OF_MEMORY": 71,
+        "INTERRUPTED": 75,
+        "PEERS_LOST": 76,
+        "CONFIG": 78,
+    }
 
 
 # Hyperparameters ------------------------------------------------------------------------------------------------------

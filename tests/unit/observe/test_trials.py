@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from crossfold_operator.observe.metadata import Obj
-from crossfold_operator.observe.trials import TrialReader, read_trial
+from crossfold_operator.observe.reader import TrialReader
+from crossfold_operator.observe.trials import read_trial
 
 
 def train_run(fold: int, phase: str) -> Obj:
@@ -80,7 +81,7 @@ def test_what_has_ended_is_read_once() -> None:
 def test_what_is_gone_is_forgotten_and_a_namesake_is_read_anew() -> None:
     reader, runs = TrialReader("t", []), Runs()
     (first,) = reader.read([trial(0, "Complete", score="0.5")], runs)
-    assert reader.read([], runs) == []
+    assert not reader.read([], runs)
     namesake = trial(0, "Complete", score="0.7")
     (seen,) = reader.read([{**namesake, "metadata": {**namesake["metadata"], "uid": "other"}}], runs)
     assert (first.score, seen.score) == (0.5, 0.7)
@@ -89,4 +90,4 @@ def test_what_is_gone_is_forgotten_and_a_namesake_is_read_anew() -> None:
 def test_what_is_no_trial_is_passed_over() -> None:
     strange = trial(0, "Complete")
     objects = [{**strange, "metadata": {**strange["metadata"], "name": name}} for name in ("t-cv01", "t-x", "u-cv1")]
-    assert TrialReader("t", []).read(objects, Runs()) == []
+    assert not TrialReader("t", []).read(objects, Runs())

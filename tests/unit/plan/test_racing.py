@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from crossfold_operator.api.crossvalidation import AuditSpec, RunRecord, TrialStopSpec
+from crossfold_operator.api.racing import LookSpec
 from crossfold_operator.api.trainrun import StopReason
 from crossfold_operator.api.tune import TuneSpec
 from crossfold_operator.names import CrossValidationPhase, TrainRunPhase
 from crossfold_operator.observe.runs import Run
 from crossfold_operator.observe.trials import Ended, Trial
-from crossfold_operator.plan.racing import audit_of, judge, lead, stop_of
+from crossfold_operator.plan.decisions import Decided
+from crossfold_operator.plan.racing import judge, lead, looks
 from crossfold_operator.plan.spending import Spent
 from crossfold_operator.plan.tune import history, plan
 from crossfold_operator.search.history import TrialState
@@ -70,6 +72,12 @@ BAD = (run(0, 0.5), run(1, 0.51))
 GOOD = (run(0, 0.82), run(1, 0.83))
 
 
+def numbers(found: Decided) -> LookSpec:
+    assert found.look is not None
+    assert found.run_look is None
+    return found.look
+
+
 def pruned(trials: Sequence[Trial], **changes: Any) -> list[int]:
     return [found.trial.number for found in judge(spec(**changes), trials) if not found.audited]
 
@@ -113,14 +121,14 @@ def test_only_the_folds_that_are_run_count() -> None:
     folds = {"crossValidation": {"folds": 8, "runFolds": 5}}
     assert pruned([*FOUR, under_way(4, *BAD)], **folds) == [4]
     (found,) = judge(spec(**folds), [*FOUR, under_way(4, *BAD)])
-    assert found.decision.runs_total == 5
+    assert numbers(found).runs_total == 5
 
 
 def test_seeds_are_told_apart() -> None:
     seeds = {"crossValidation": {"folds": 5, "seeds": [42, 7]}}
     two = [complete(n, mean, (42, 7)) for n, mean in enumerate((0.80, 0.79, 0.78, 0.81))]
     (found,) = judge(spec(**seeds), [*two, under_way(4, *BAD)])
-    assert (found.decision.runs_done, found.decision.runs_total) == (2, 10)
+    assert (numbers(found).runs_done, numbers(found).runs_total) == (2, 10)
 
 
 def test_a_score_that_cannot_be_reached_any_more_needs_no_statistics() -> None:
@@ -131,21 +139,18 @@ def test_a_score_that_cannot_be_reached_any_more_needs_no_statistics() -> None:
     ]
     trial = under_way(4, *(run(fold, 0.75) for fold in range(4)))
     (found,) = judge(spec(racing={"alpha": 1e-4}), [*wild, trial])
-    assert stop_of(found, NOW).look.rule == "Bounds"  # type: ignore[union-attr]
+    assert numbers(found).rule == "Bounds"
 
 
 def test_the_decision_is_remembered_with_its_numbers() -> None:
     (found,) = judge(spec(), [*FOUR, under_way(4, *BAD)])
-    stop = stop_of(found, NOW)
+    stop = found.stop(NOW)
     assert (stop.reason, stop.time) == (StopReason.PRUNED, "2026-01-01T00:00:00Z")
     look = stop.look
     assert look is not None
     assert (look.rule, look.runs_done, look.runs_total, look.incumbent) == ("Evidence", 2, 5, 3)
-    assert (look.predicted, look.standard_error, look.p) == (
-        found.decision.predicted,
-        found.decision.se,
-        found.decision.p,
-    )
+    ((_, decision),) = looks(spec(), [*FOUR, under_way(4, *BAD)])
+    assert (look.predicted, look.standard_error, look.p) == (decision.predicted, decision.se, decision.p)
     assert "predicted" in stop.message
     # It reads back as it was written: what a restart sees is what was decided.
     assert TrialStopSpec.model_validate(stop.model_dump(mode="json")) == stop
@@ -153,9 +158,9 @@ def test_the_decision_is_remembered_with_its_numbers() -> None:
 
 def test_the_sampler_is_told_of_the_prediction_as_soon_as_it_is_decided() -> None:
     (found,) = judge(spec(), [*FOUR, under_way(4, *BAD)])
-    trial = under_way(4, *BAD, run(2, 0.9), stop=stop_of(found, NOW))
+    trial = under_way(4, *BAD, run(2, 0.9), stop=found.stop(NOW))
     (told,) = history([trial], 5)[4:]
-    assert (told.state, told.value, told.step) == (TrialState.PRUNED, found.decision.predicted, 2)
+    assert (told.state, told.value, told.step) == (TrialState.PRUNED, numbers(found).predicted, 2)
 
 
 def test_audited_trials_are_a_seeded_share_and_are_judged_once() -> None:
@@ -165,7 +170,7 @@ def test_audited_trials_are_a_seeded_share_and_are_judged_once() -> None:
     assert len(found) == 100
     assert 15 <= len(share) <= 45
     assert share == [one.trial.number for one in judge(spec(racing={"audit": 0.3}), trials) if one.audited]
-    audit = audit_of(found[0], NOW)
+    audit = found[0].audit(NOW)
     assert isinstance(audit, AuditSpec)
     assert judge(spec(racing={"audit": 1}), [*FOUR, under_way(4, *BAD, audit=audit)]) == []
 

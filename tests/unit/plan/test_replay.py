@@ -10,7 +10,7 @@ from typing import Any
 
 from crossfold_operator.api.tune import TuneSpec
 from crossfold_operator.observe.metadata import Obj
-from crossfold_operator.observe.trials import TrialReader
+from crossfold_operator.observe.reader import TrialReader
 from crossfold_operator.plan.spending import Spent
 from crossfold_operator.plan.tune import TunePlan, history, plan
 from crossfold_operator.search.history import digest

@@ -17,6 +17,7 @@ from crossfold_operator.plan.tune import history, plan
 from crossfold_operator.plan.verdict import failed_trials, verdict
 from crossfold_operator.search.history import Trial as SearchTrial
 from crossfold_operator.search.history import TrialState
+from crossfold_trainer.contract.config import OutOfMemoryPolicy
 from tests.fakes.world import tune
 
 
@@ -159,14 +160,37 @@ def test_what_the_sampler_is_told() -> None:
     phases = ["Pending", "Running", "Suspended", "Complete", "Unstable", "Failed", "Stopped", "Pruned"]
     told = history([trial(n, phase) for n, phase in enumerate(phases)], 9)
     assert [t.state.value for t in told] == [
-        "Running", "Running", "Running", "Complete", "Unstable", "Failed", "Stopped", "Running", "Deleted",
+        "Running", "Running", "Running", "Complete", "Unstable", "Failed", "Stopped", "Stopped", "Deleted",
     ]  # fmt: skip
     assert [t.value for t in told] == [*(0.5 if phase == "Complete" else None for phase in phases), None]
+
+
+def test_a_trial_that_did_not_fit_is_a_constraint_under_that_policy_alone() -> None:
+    trials = [trial(0, "Failed", out_of_memory=True), trial(1, "Failed")]
+    for policy in OutOfMemoryPolicy:
+        wanted = "Infeasible" if policy is OutOfMemoryPolicy.CONSTRAIN else "Failed"
+        assert [t.state.value for t in history(trials, 2, policy)] == [wanted, "Failed"]
+    given: list[list[str]] = []
+
+    def ask(told: Sequence[SearchTrial], number: int) -> None:
+        given.append([t.state.value for t in told])
+
+    for policy in ("Fail", "Constrain"):
+        changes = {"retries": {"outOfMemory": policy}, "maxFailedTrials": 5}
+        plan(spec(**changes), trials, 2, ask, spent=Spent(), now=NOW)
+    assert given == [["Failed", "Failed"], ["Infeasible", "Failed"]]
 
 
 # The end --------------------------------------------------------------------------------------------------------------
 
 FAILED, COMPLETE, UNSTABLE, STOPPED = "Failed", "Complete", "Unstable", "Stopped"
+
+
+CONSTRAIN = {"retries": {"outOfMemory": "Constrain"}}
+
+
+def too_large(count: int) -> list[Trial]:
+    return [trial(n, FAILED, out_of_memory=True) for n in range(count)]
 
 
 def misconfigured(count: int) -> list[Trial]:
@@ -197,6 +221,26 @@ def misconfigured(count: int) -> list[Trial]:
         # A deleted trial counts as failed.
         ([trial(1, COMPLETE)], 2, {"maxFailedTrials": 0}, False, Reason.MAX_FAILED_TRIALS_EXCEEDED),
         ([trial(n, COMPLETE) for n in range(1, 5)], 5, {}, False, Reason.MAX_TRIALS_REACHED),
+        # What did not fit into memory counts as failed, but where it is a constraint and something has fitted.
+        ([*too_large(2), trial(2, COMPLETE)], 3, {"maxFailedTrials": 1}, False, Reason.MAX_FAILED_TRIALS_EXCEEDED),
+        ([*too_large(2), trial(2, COMPLETE)], 3, {"maxFailedTrials": 1, **CONSTRAIN}, False, None),
+        ([*too_large(2), trial(2, UNSTABLE)], 3, {"maxFailedTrials": 1, **CONSTRAIN}, False, None),
+        ([*too_large(2), trial(2)], 3, {"maxFailedTrials": 1, **CONSTRAIN}, False, Reason.MAX_FAILED_TRIALS_EXCEEDED),
+        (
+            [*too_large(2), trial(2, COMPLETE, stopping=True)],
+            3,
+            {"maxFailedTrials": 1, **CONSTRAIN},
+            False,
+            Reason.MAX_FAILED_TRIALS_EXCEEDED,
+        ),
+        (
+            [*too_large(1), trial(1, FAILED), trial(2, FAILED), trial(3, COMPLETE)],
+            4,
+            {"maxFailedTrials": 1, **CONSTRAIN},
+            False,
+            Reason.MAX_FAILED_TRIALS_EXCEEDED,
+        ),
+        ([*too_large(4), trial(4, COMPLETE)], 5, CONSTRAIN, False, Reason.MAX_TRIALS_REACHED),
         # Nothing that may be compared.
         ([trial(n, UNSTABLE) for n in range(5)], 5, {}, False, Reason.NO_SCORE),
         ([trial(n, STOPPED) for n in range(5)], 5, {}, False, Reason.NO_SCORE),

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from crossfold_operator import names
 from crossfold_operator.cluster.base import Key, Obj
 from crossfold_operator.names import Kind
-from crossfold_operator.reconcile.reconciler import Reconciler
-from crossfold_operator.search import racing
+from crossfold_operator.search import racing, racing_words
 from tests.fakes import world as w
+from tests.fakes.forgetful import Forgetful
 from tests.fakes.memory_cluster import MemoryCluster
 from tests.fakes.mortal import Mortal
 from tests.fakes.world import World, tune
@@ -187,7 +186,7 @@ async def test_every_decision_can_be_replayed_from_recorded_scores(seed: int) ->
         ]
         again = racing.decide(obs, completed, FOLDS, 1, "Maximize", bounds=(0, 1))
         assert again.prune
-        assert racing.text(again) == trial["spec"]["stop"]["message"]
+        assert racing_words.text(again) == trial["spec"]["stop"]["message"]
         assert (again.p, again.predicted, again.se) == (look["p"], look["predicted"], look["standardError"])
 
 
@@ -207,21 +206,6 @@ async def test_a_crash_at_any_decision_changes_nothing() -> None:
         await ran(manifest, world=mortal)
         assert mortal.deaths == 1
         assert w.tree(mortal.cluster) == expected, f"crash at call {at}"
-
-
-class Forgetful(World):
-    """A world whose operator is new at every look at a changed tree, and knows nothing but what the children say."""
-
-    seen: str = ""
-
-    async def reconcile(self, key: Key) -> None:
-        versions = [obj["metadata"]["resourceVersion"] for kind in names.OWN_KINDS[1:] for obj in self.cluster.of(kind)]
-        obj = self.cluster.objects[key]
-        if key.kind is Kind.TUNE and "status" in obj and str(versions) != self.seen:
-            self.seen = str(versions)
-            self.cluster.replace({**obj, "status": {"image": obj["status"]["image"]}})
-            self.reconciler = Reconciler(self.cluster, self.settings, self.cluster.clock)
-        await super().reconcile(key)
 
 
 async def test_the_search_is_the_same_from_the_children_alone() -> None:

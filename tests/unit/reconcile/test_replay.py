@@ -8,7 +8,7 @@ import pytest
 from crossfold_operator.cluster.base import Key
 from crossfold_operator.names import Kind
 from crossfold_operator.reconcile.reconciler import Reconciler
-from crossfold_operator.search import history, sampler
+from crossfold_operator.search import sampler
 from tests.fakes import world as w
 from tests.fakes.memory_cluster import MemoryCluster
 from tests.fakes.world import World, tune
@@ -82,7 +82,6 @@ class Haunted(World):
             self._dead = False
             self.deaths += 1
             sampler.forget()
-            history.forget()
             # A new process looks at every object; where nothing is due nothing happens, and the test need not wait for it.
             self.reconciler = Reconciler(self.cluster, self.settings, self.cluster.clock)
             self.cluster.woken |= {k: None for k in self.cluster.objects if k.kind is Kind.TUNE} | {key: None}

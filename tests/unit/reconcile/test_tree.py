@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from crossfold_operator import names
 from crossfold_operator.cluster.base import Key, Obj, Refused
 from crossfold_operator.names import Kind
 from crossfold_operator.settings import Settings
@@ -464,6 +465,73 @@ async def test_no_trial_with_a_score_fails_the_tune() -> None:
     it = world(tune(), script=lambda run, attempt: w.DIVERGED)
     await it.run()
     assert condition(it.cluster.status(Kind.TUNE, "t"), "Failed")[:2] == ("True", "NoScore")
+
+
+# Several nodes --------------------------------------------------------------------------------------------------------
+
+
+def nodes(**spec: Any) -> Obj:
+    limits = {"resources": {"limits": {"nvidia.com/gpu": 4}}}
+    return train_run(trainer={"nodes": 2, "devices": 2}, template=limits, **spec)
+
+
+async def test_a_run_of_several_nodes_has_a_service_and_costs_all_of_their_gpus() -> None:
+    it = world(nodes())
+    await it.run()
+    assert it.cluster.writes[1:3] == [("create", key(Kind.SERVICE, "r")), ("create", key(Kind.JOB, "r"))]
+    (job,), pods = it.cluster.of(Kind.JOB), it.cluster.of(Kind.POD)
+    assert [pod["metadata"]["labels"][names.LABEL_NODE] for pod in pods] == ["0", "1"]
+    assert job["spec"]["completionMode"] == "Indexed"
+    status = it.cluster.status(Kind.TRAIN_RUN, "r")
+    assert (status["phase"], status["usage"]["runSeconds"]) == ("Succeeded", w.SECONDS)
+    assert status["usage"]["gpuSeconds"]["useful"] == 2 * 4 * w.SECONDS
+
+
+async def test_all_attempts_share_the_service() -> None:
+    it = world(nodes(), script=lambda run, attempt: w.EVICTED if attempt == 1 else w.SUCCESS)
+    await it.run()
+    status = it.cluster.status(Kind.TRAIN_RUN, "r")
+    assert (status["phase"], status["preemptions"]) == ("Succeeded", 1)
+    assert [k.name for v, k in it.cluster.writes if v == "create"] == ["r", "r", "r-a2"]
+    env = it.cluster.of(Kind.JOB)[1]["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert {"name": "MASTER_ADDR", "value": "r-a2-0.r"} in env
+
+
+async def test_a_service_that_is_deleted_while_pods_start_is_made_again() -> None:
+    it = world(nodes())
+    await it.settle()
+    it.cluster.remove(key(Kind.SERVICE, "r"))
+    await it.settle()
+    assert [s["metadata"]["name"] for s in it.cluster.of(Kind.SERVICE)] == ["r"]
+
+
+async def test_a_service_of_somebody_elses_is_a_conflict_and_no_job_is_made() -> None:
+    it = world()
+    it.cluster.apply(_squatter(Kind.SERVICE, "r"))
+    it.cluster.apply(nodes())
+    await it.settle()
+    found = condition(it.cluster.status(Kind.TRAIN_RUN, "r"), "Degraded")
+    assert found == ("True", "NameConflict", "Service r exists and is not ours: delete or rename it")
+    assert not it.cluster.of(Kind.JOB)
+
+
+async def test_a_run_of_one_node_has_no_service() -> None:
+    it = world(train_run())
+    await it.run()
+    assert not it.cluster.of(Kind.SERVICE)
+
+
+async def test_a_batch_that_devices_cannot_share_is_told_before_a_pod_starts() -> None:
+    it = world(nodes(hyperparameters=[{"name": "batch-size", "value": 3}]))
+    await it.run()
+    found = condition(it.cluster.status(Kind.TRAIN_RUN, "r"), "Valid")
+    assert found[:2] == ("False", "InvalidSpec")
+    assert "spec.trainer: 4 devices, all nodes together, cannot share a batch of 3" in found[2]
+    assert not it.cluster.of(Kind.JOB)
+    space = [{"name": "batch_size", "type": "Int", "min": 1, "max": 12}]
+    it = world(tune(parameters=space, algorithm={"name": "Random"}, trainer={"devices": 2}))
+    await it.settle()
+    assert "a batch of 1" in condition(it.cluster.status(Kind.TUNE, "t"), "Valid")[2]
 
 
 # Deletion -------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from crossfold_operator.api.algorithm import AlgorithmSpec
 from crossfold_operator.api.parameters import InitialTrial, ParameterSpec
-from crossfold_operator.search import history as histories
 from crossfold_operator.search import sampler
 from crossfold_operator.search.history import Trial, TrialState, digest
 from crossfold_operator.search.sampler import ask
@@ -85,7 +84,6 @@ def test_the_history_determines_the_suggestion(
     assert ask(SPACE, algorithm, direction, trials, number, initial=INITIAL) == cold
     known = digest(trials)
     sampler.forget()
-    histories.forget()
     back = stored(trials, rng)
     assert ask(SPACE, algorithm, direction, back, number, initial=INITIAL) == cold
     assert digest(back) == known

@@ -4,9 +4,11 @@ import random
 import statistics
 import warnings
 from collections.abc import Sequence
+from hashlib import sha256
 from itertools import pairwise
 from typing import Any
 
+import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +19,7 @@ from crossfold_operator.search import cma_es
 from crossfold_operator.search.history import Trial, TrialState
 from crossfold_operator.search.sampler import ask, sampler_name
 from crossfold_operator.search.space import space_of
-from crossfold_operator.search.told import window
+from crossfold_operator.search.told import losses_of, window
 from crossfold_trainer.contract.metrics import Direction
 
 
@@ -316,6 +318,69 @@ def test_models_beat_random(name: str, direction: Direction, trials: int, seeds:
     assert statistics.median(model) < 0.6 * statistics.median(rand)
 
 
+class _Seeded(optuna.samplers.TPESampler):
+    """Optuna's own sampler, as one would use it, with random numbers that follow from the search's seed and the trial."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(multivariate=True, constant_liar=True)
+        self._search = seed
+
+    def before_trial(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        number = int.from_bytes(sha256(f"{self._search}/{trial.number}".encode()).digest()[:4])
+        self._rng.rng.seed(number)
+        self._random_sampler._rng.rng.seed(number)
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+def test_tpe_is_optuna_s_with_random_numbers_of_each_trial(direction: Direction) -> None:
+    """The same points to the last digits that count: neither the transforms nor the history change what it does."""
+    # by name, as Optuna has them
+    space = sorted([RATE, BATCH, ENCODER, AUGMENT, WIDTH, MOMENTUM], key=lambda p: p.name.replace("-", "_"))
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sign = 1 if direction is Direction.MINIMIZE else -1
+    study = optuna.create_study(sampler=_Seeded(7), direction=f"{direction}".lower())
+    history: list[Trial] = []
+    for number in range(30):
+        trial = study.ask()
+        augment = trial.suggest_categorical("augment", [0, 1, 2])
+        plain = {
+            "augment": AUGMENT.values[augment] if AUGMENT.values else None,
+            "batch_size": trial.suggest_int("batch_size", 4, 16, step=4),
+            "learning_rate": trial.suggest_float("learning_rate", 1e-5, 1e-2, log=True),
+            "model_encoder": trial.suggest_categorical("model_encoder", ["resnet18", "resnet34"]),
+            "x-momentum": 1 - trial.suggest_float("x-momentum", 0.001, 0.5, log=True),
+            "x-width": trial.suggest_int("x-width", 1, 300, log=True),
+        }
+        asked = ask(space, algorithm("TPE", 7), direction, history, number)
+        assert asked is not None
+        assert asked == {
+            name: pytest.approx(value, rel=1e-9) if isinstance(value, float) else value for name, value in plain.items()
+        }
+        loss = sign * (_bowl(asked) + 0.1 * augment + 0.001 * asked["x-width"])
+        if number % 5 == 4:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            history.append(Trial(number, asked, TrialState.FAILED))
+        else:
+            study.tell(trial, loss)
+            history.append(Trial(number, asked, TrialState.COMPLETE, loss))
+
+
+@pytest.mark.parametrize("name", ["TPE", "GP"])
+def test_many_running_trials_cost_little(name: str) -> None:
+    """What is weighed is bounded whatever runs: the same answer with and without the older ones of too many."""
+    space = [parameter(f"x-{i}", type="Float", min=0, max=1) for i in range(2)]
+    rng = random.Random(5)
+    history = [
+        Trial(i, {"x-0": rng.random(), "x-1": rng.random()}, TrialState.COMPLETE, rng.random()) for i in range(20)
+    ]
+    older, latest = (
+        [Trial(20 + first + i, {"x-0": rng.random(), "x-1": rng.random()}, TrialState.RUNNING) for i in range(250)]
+        for first in (0, 250)
+    )
+    few = ask(space, algorithm(name), Direction.MAXIMIZE, [*history, *latest], 520)
+    assert ask(space, algorithm(name), Direction.MAXIMIZE, [*history, *older, *latest], 520) == few
+
+
 @pytest.mark.parametrize("name", ["TPE", "GP"])
 def test_a_long_history_is_reduced_and_its_best_trials_are_not_forgotten(name: str) -> None:
     space = [parameter("x-a", type="Float", min=0, max=1), parameter("x-b", type="Float", min=0, max=1)]
@@ -335,17 +400,19 @@ def test_the_window_is_the_best_and_the_latest_trials_of_any_history() -> None:
     states = [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED, TrialState.RUNNING]
     history = [Trial(i, {}, rng.choice(states), round(rng.random(), 2)) for i in range(400)]
     for direction, sign in ((Direction.MAXIMIZE, -1), (Direction.MINIMIZE, 1)):
-        kept = window(direction, history, best=10, recent=40)
+        kept = window(history, losses_of(direction, history), best=10, recent=40, running=7)
         assert [t.number for t in kept] == sorted(t.number for t in kept)
         ended = [t for t in kept if t.state is not TrialState.RUNNING]
         assert len(ended) == 50
-        assert sum(t.state is TrialState.RUNNING for t in kept) == sum(t.state is TrialState.RUNNING for t in history)
+        running = [t for t in history if t.state is TrialState.RUNNING]
+        assert [t for t in kept if t.state is TrialState.RUNNING] == running[-7:]
         complete = [t for t in history if t.state is TrialState.COMPLETE]
         best = sorted(complete, key=lambda t: (sign * (t.value or 0), t.number))[:10]
         assert {t.number for t in best} <= {t.number for t in ended}
         others = [t for t in history if t.state in (TrialState.COMPLETE, TrialState.PRUNED) and t not in best]
         assert {t.number for t in ended} - {t.number for t in best} == {t.number for t in others[-40:]}
-    assert window(Direction.MAXIMIZE, history[:50], best=10, recent=40) == [
+    few = history[:50]
+    assert window(few, losses_of(Direction.MAXIMIZE, few), best=10, recent=40, running=50) == [
         t for t in history[:50] if t.state is not TrialState.FAILED
     ]
 

@@ -1,7 +1,8 @@
 """What a TrainRun's status says while it trains."""
 
 import json
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -12,11 +13,13 @@ from crossfold_operator.plan.trainrun import history
 from crossfold_operator.status.facts import rounded, time_text
 from crossfold_operator.status.patch import dump, merge_patch
 from crossfold_operator.status.trainrun import train_run_status
+from crossfold_trainer.contract.curve import MOST_POINTS, CurvePoint
 from crossfold_trainer.contract.progress import MOST_METRICS, NAME_LIMIT, ProgressReport
 from tests.fakes.world import result_of, train_run
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-RUN = train_run(trainer={"maxEpochs": 40})
+EPOCHS = [3, 6, *range(99_002, 99_000 + MOST_POINTS)]
+RUN = train_run(trainer={"maxEpochs": 40}, curveEpochs=EPOCHS)
 META = {"name": "r", "namespace": "d", "uid": "u"}
 SPEC = TrainRunSpec.model_validate(RUN["spec"])
 CONFIG = objects.run_config({"metadata": META}, SPEC)
@@ -113,10 +116,46 @@ def test_the_same_report_is_no_change() -> None:
     assert merge_patch(dump(before), dump(status(previous=before))) == {}
 
 
+CURVE = [CurvePoint(epoch=3, best=0.5, mean=0.4), CurvePoint(epoch=6, best=0.6, mean=0.45)]
+
+
+def test_the_points_of_its_curve_are_kept_with_the_time_at_which_they_were_first_seen() -> None:
+    first = status(REPORT.model_copy(update={"curve": CURVE[:1]}))
+    later = train_run_status(
+        spec=SPEC, config=CONFIG, previous=first, attempts=[RUNNING], done=history(SPEC, first, [RUNNING], 300, NOW),
+        report=REPORT.model_copy(update={"curve": CURVE}), degraded=None, now=NOW + timedelta(minutes=5), generation=1,
+    )  # fmt: skip
+    told = [
+        {"epoch": 3, "best": "0.5", "mean": "0.4", "time": "2026-01-01T00:00:00Z"},
+        {"epoch": 6, "best": "0.6", "mean": "0.45", "time": "2026-01-01T00:05:00Z"},
+    ]
+    assert dump(first)["curve"] == told[:1]
+    assert dump(later)["curve"] == told
+    # An operator that has just started, and a result without a curve, leave it as it is.
+    assert dump(status(None, previous=later))["curve"] == told
+    result = result_of(CONFIG)
+    ended = Attempt(1, "r", "j", AttemptState.ENDED, seconds=60, result=result)
+    assert dump(status(attempt=ended, previous=later))["curve"] == told
+    # A result that has one brings what no report did.
+    whole = replace(ended, result=result.model_copy(update={"curve": CURVE}))
+    assert [point["time"][14:16] for point in dump(status(attempt=whole, previous=first))["curve"]] == ["00", "00"]
+    assert "curve" not in dump(status())
+    # What was not asked for, or is said twice, is not taken.
+    more = [CurvePoint(epoch=4, best=0.5, mean=0.4), CURVE[1], CURVE[0], CURVE[1]]
+    assert [point.epoch for point in status(REPORT.model_copy(update={"curve": more})).curve] == [3, 6]
+
+
 def test_the_largest_report_keeps_a_status_small() -> None:
     metrics = {f"val/{'x' * (NAME_LIMIT - 8)}{i:04d}": -1 / 3e200 for i in range(MOST_METRICS)}
-    sent = ProgressReport.model_validate_json(REPORT.model_copy(update={"metrics": metrics}).text())
-    assert len(json.dumps(dump(status(sent)))) < 8192
+    curve = [CurvePoint(epoch=epoch, best=-1.23456e-200, mean=-1.23457e-200) for epoch in EPOCHS]
+    report = REPORT.model_copy(update={"metrics": metrics, "curve": curve})
+    sent = ProgressReport.model_validate_json(report.text())
+    seen = dump(status(sent))
+    assert len(seen["curve"]) == MOST_POINTS
+    assert len(json.dumps(seen)) < 8192
+    usual = [CurvePoint(epoch=epoch, best=0.612345, mean=0.512345) for epoch in EPOCHS]
+    plain = dump(status(REPORT.model_copy(update={"curve": usual})))
+    assert len(json.dumps(plain, separators=(",", ":"))) < 3000
 
 
 @pytest.mark.parametrize(

@@ -45,8 +45,12 @@ def test_whoever_claimed_before_adds_nothing(store: Store, tmp_path: Path) -> No
     new = claimed(store)
     with pytest.raises(Fenced):
         old.commit(b"s2", b"b2")
+    assert ckpts(tmp_path) == {b"s1", b"b1"}, "what it had uploaded is gone"
+    old.publish()
     with pytest.raises(Fenced):
         old.settle()
+    assert ckpts(tmp_path) == {b"s1", b"b1"}, "under names of their own and under the plain ones"
+    assert (tmp_path / "checkpoints" / "last.ckpt").exists()
     new.commit(b"n1", None)
     assert contents(store, claimed(store)) == [(b"n1", b"b1"), (b"s1", b"b1")]
 
@@ -100,6 +104,16 @@ def test_what_was_uploaded_and_never_named_is_cleared_by_the_next(store: Store, 
     store.write("checkpoints/state-000009-later.ckpt", b"of a later attempt that is uploading it now")
     claimed(store)
     assert ckpts(tmp_path) == {b"s1", b"of a later attempt that is uploading it now"}
+
+
+def test_what_a_former_process_uploads_late_is_cleared_at_the_end(store: Store, tmp_path: Path) -> None:
+    old = claimed(store)
+    log = claimed(store)
+    old._upload("state", b"late")  # its connection outlives it
+    log.commit(b"s1", b"b1")
+    log.publish()
+    log.settle()
+    assert ckpts(tmp_path) == {b"s1", b"b1"}
 
 
 def test_a_torn_entry_is_passed_over(store: Store, tmp_path: Path) -> None:

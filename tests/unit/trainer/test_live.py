@@ -12,7 +12,9 @@ import pytest
 
 from crossfold_trainer import live
 from crossfold_trainer.contract import progress as contract
+from crossfold_trainer.contract.curve import CurvePoint
 from crossfold_trainer.contract.progress import REPORT_LIMIT, ProgressReport
+from crossfold_trainer.curve import scores_so_far
 from crossfold_trainer.live import Live, Undelivered, file_sender, http_sender, report_of, sender
 from crossfold_trainer.meter import Meter
 from crossfold_trainer.resume import Best, Progress
@@ -25,7 +27,7 @@ def report(step: int = 0, **changes: Any) -> ProgressReport:
     )
 
 
-def eventually(condition: Any, seconds: float = 10.0) -> None:
+def eventually(condition: Any, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "never seen"
@@ -59,6 +61,36 @@ def test_the_score_so_far_comes_with_its_epoch_and_metrics() -> None:
     assert (got.score, got.epoch_of_score, got.metrics) == (None, None, {"val/loss": 0.5, "val/AUROC": None})
     got = reported(Progress(epoch=4, best=Best(2, 0.75, {"val/JaccardIndex": 0.75}), last_metrics=last))
     assert (got.score, got.epoch_of_score, got.metrics) == (0.75, 2, {"val/JaccardIndex": 0.75})
+
+
+def row(epoch: int, score: float | None = None) -> dict[str, float]:
+    """What is known of an epoch, counted from 0; a score where there was a validation."""
+    return {"epoch": epoch, "step": 4 * epoch, "train/loss": 0.5} | (
+        {} if score is None else {"val/JaccardIndex": score}
+    )
+
+
+def test_the_scores_so_far_at_the_epochs_that_are_asked_for() -> None:
+    config = run_config(Path("d"), Path("a"), curveEpochs=[2, 4, 6], trainer={"maxEpochs": 10})
+    history = [row(0), row(1, 0.5), row(2), row(3, 0.25), row(4), row(5, 0.75)]
+    first, second = CurvePoint(epoch=2, best=0.5, mean=0.5), CurvePoint(epoch=4, best=0.5, mean=0.375)
+    assert scores_so_far(config, Progress(epoch=1, history=history[:1])) == []
+    assert scores_so_far(config, Progress(epoch=3, history=history[:3])) == [first]
+    # All of them each time: what one report said and was lost, the next one says.
+    points = scores_so_far(config, Progress(epoch=6, history=history))
+    assert points == [first, second, CurvePoint(epoch=6, best=0.75, mean=0.5)]
+    told = report_of(config, Progress(epoch=6), 4, Meter(lambda: 1.0), 0.0, curve=points)
+    assert ProgressReport.model_validate_json(told.text()).curve == points
+    # A score that may not be compared counts for nothing.
+    poor = [row(1, 0.0), row(3, float("nan")), row(5, 0.5)]
+    assert scores_so_far(config, Progress(epoch=6, history=poor)) == [CurvePoint(epoch=6, best=0.5, mean=0.5)]
+    assert scores_so_far(run_config(Path("d"), Path("a")), Progress(epoch=6, history=history)) == []
+
+
+def test_the_least_loss_is_the_best_so_far() -> None:
+    config = run_config(Path("d"), Path("a"), curveEpochs=[2], objective={"metrics": [{"name": "val/loss"}]})
+    history = [{"epoch": 0, "val/loss": 0.5}, {"epoch": 1, "val/loss": 0.75}]
+    assert scores_so_far(config, Progress(epoch=2, history=history)) == [CurvePoint(epoch=2, best=0.5, mean=0.625)]
 
 
 def test_metrics_that_do_not_fit_are_left_out() -> None:

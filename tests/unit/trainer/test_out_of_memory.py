@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 from crossfold_trainer.contract import hyperparameters as hp
 from crossfold_trainer.contract.config import Precision, TrainerSpec
-from crossfold_trainer.errors import AcceleratorOutOfMemory, ConfigError
+from crossfold_trainer.errors import AcceleratorOutOfMemory, ConfigError, MicroBatchTooLarge, PeersLost
 from crossfold_trainer.faults import explained, meaning_of
 from crossfold_trainer.labels import BINARY
 from crossfold_trainer.losses import make_criterion
 from crossfold_trainer.metrics import PixelMetrics
 from crossfold_trainer.precision import numerics
+from crossfold_trainer.ranks import Ranks
 from crossfold_trainer.step import MicroBatch, TrainStep
 
 CPU = torch.device("cpu")
@@ -108,6 +109,27 @@ def test_without_the_policy_the_error_stays() -> None:
     assert step.halvings == 0
 
 
+def test_one_of_several_ranks_has_all_of_them_begin_again() -> None:
+    model = Small(2, statistics=False)
+    criterion = make_criterion(TrainerSpec(), hp.resolve({}), BINARY)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    step = TrainStep(model, optimiser, criterion, numerics(Precision.FP32, CPU), halve=True, ranks=Ranks(0, 2), share=4)
+    step.metrics = PixelMetrics(CPU, BINARY, curves=False)
+    model.patches = 1
+    with torch.no_grad():
+        for halvings in (1, 2):
+            with pytest.raises(MicroBatchTooLarge, match="CUDA out of memory") as caught:
+                step.predict(batch_of(5)[0], 4)
+            assert caught.value.halvings == halvings
+            step.halvings = halvings
+        # As many parts as on the rank with the fewest patches.
+        assert len(step.predict(batch_of(5)[0], 4)) == 5
+        model.room = 1
+        with pytest.raises(AcceleratorOutOfMemory, match="one patch at a time") as end:
+            step.predict(batch_of(5)[0], 4)
+    assert not isinstance(end.value, MicroBatchTooLarge)
+
+
 def test_one_patch_that_does_not_fit_is_the_end() -> None:
     step, model = make_step(0)
     with pytest.raises(AcceleratorOutOfMemory, match=r"one patch at a time is too much: CUDA out of memory.*GiB$"):
@@ -130,6 +152,8 @@ def test_too_small_for_batch_normalisation_is_a_matter_of_memory_once_halved() -
         (RuntimeError("CUDA error: out of memory\nCUDA kernel errors"), AcceleratorOutOfMemory, "CUDA error"),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), AcceleratorOutOfMemory, "CUBLAS"),
         (RuntimeError("foo does not have a deterministic implementation, but"), ConfigError, "foo has no"),
+        (RuntimeError("[../gloo/transport/tcp/pair.cc:561] Connection closed by peer"), PeersLost, "another process"),
+        (torch.distributed.DistBackendError("NCCL error: remote process exited"), PeersLost, "NCCL error"),  # type: ignore[attr-defined]
         (ValueError("Expected more than 1 value per channel when training"), ConfigError, r"raise batch_size \(4\)"),
     ],
 )

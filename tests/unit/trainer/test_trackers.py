@@ -62,7 +62,7 @@ def served(tracker: Fake, *messages: dict[str, Any]) -> list[dict[str, Any]]:
     worker = Worker("fake", tracker, RUN, told.append)
     for message in (*messages, {"finish": {"score": 0.5}, "ended": True}):
         worker.put(message)
-    worker.thread.join(10)
+    worker.thread.join(60)
     assert not worker.thread.is_alive()
     return told
 
@@ -134,7 +134,7 @@ def test_one_that_hangs_drops_numbers_and_holds_up_no_other(monkeypatch: pytest.
     for step in range(100):
         slow.put(scalars(step))
     fast.put({"finish": {}, "ended": True})
-    fast.thread.join(10)
+    fast.thread.join(60)
     assert len(other.seen) == 10
     assert [m["tracker"] for m in told if "problem" in m] == ["slow"]
     release.set()
@@ -180,7 +180,7 @@ def test_what_never_reads_and_never_ends_is_ended(tmp_path: Path) -> None:
 def test_what_crashes_is_noted(tmp_path: Path) -> None:
     remote = Remote(RUN, WANTED, python=script(tmp_path, "raise SystemExit(3)"))
     remote.scalars({"loss": 1.0}, 1)
-    remote.finish({}, ended=True, patience=20)
+    remote.finish({}, ended=True, patience=120)
     assert remote.problems["wandb"] == "the trackers' process ended with 3"
 
 
@@ -194,14 +194,14 @@ def test_the_first_problem_of_each_counts_and_nonsense_does_not(tmp_path: Path) 
     ]
     lines.append('{"tracker": "wandb", "id": "abc"}')
     remote = Remote(RUN, WANTED, python=script(tmp_path, f"print({chr(10).join(lines)!r})"))
-    remote.finish({}, ended=True, patience=20)
+    remote.finish({}, ended=True, patience=120)
     assert remote.problems == {"aim": "first"}
     assert remote.ids == {"wandb": "abc"}
 
 
 def test_packages_that_are_not_there_are_named() -> None:
     remote = Remote(RUN, {"wandb": {"project": "p", "mode": "Offline"}}, python=sys.executable)
-    remote.finish({}, ended=True, patience=30)
+    remote.finish({}, ended=True, patience=120)
     assert remote.problems == {"wandb": "wandb is not installed where trackers run"}
 
 
@@ -301,6 +301,7 @@ def test_a_model_that_cannot_be_traced_costs_a_warning_only(tmp_path: Path) -> N
 
 def test_problems_are_notes_of_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CROSSFOLD_TRACKERS_PYTHON", script(tmp_path, "import sys; sys.stdin.read(); sys.exit(5)"))
+    monkeypatch.setattr("crossfold_trainer.trackers.remote.FINISH_S", 120.0)
     config = run_config(tmp_path, tmp_path, tracking={"tensorboard": False, "aim": {"uri": "aim://a:1"}})
     with Tracking(config, {}, {}) as tracking:
         tracking.scalars({"a": 1.0}, 1)

@@ -10,6 +10,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from crossfold_trainer.contract import hyperparameters as hp
 from crossfold_trainer.contract.base import Model, Rule
+from crossfold_trainer.contract.curve import CurveEpochs
 from crossfold_trainer.contract.metrics import KNOWN_OBJECTIVES, Direction, metric_info
 
 Uri = Annotated[str, Field(min_length=1, max_length=1024)]
@@ -115,6 +116,7 @@ class OutOfMemoryPolicy(StrEnum):
 
     FAIL = "Fail"
     HALVE_BATCH = "HalveBatch"
+    CONSTRAIN = "Constrain"
 
 
 class SecretRef(Model):
@@ -520,6 +522,12 @@ class RunConfig(Model):
     """Name of the Tune at the root; empty: none."""
     cross_validation: ShortText = ""
     """Name of the CrossValidation above; empty: none."""
+    root: ShortText = ""
+    """The uid of the Tune, or of the CrossValidation where it is the root: whose tables the result enters."""
+    trial: Annotated[int, Field(ge=0)] | None = None
+    """Number of the trial; null: it is none of a Tune."""
+    runs: Annotated[int, Field(ge=0)] = 0
+    """Runs that the complete CrossValidation has; 0: there is none above."""
     fold: Annotated[int, Field(ge=0, le=99)] = 0
     """Which fold is held out for validation."""
     seed: Seed = 42
@@ -542,6 +550,8 @@ class RunConfig(Model):
     """Folder of this run below artifacts.uri: namespace/tune/cv/run-id."""
     tracking: TrackingSpec = TrackingSpec()
     """Where the run reports to."""
+    curve_epochs: CurveEpochs = []
+    """Epochs, counted from 1, at which the run's scores so far are told; nothing of training depends on it."""
     digest: ShortText = ""
     """configDigest, as the operator computed it."""
     owner: ShortText = ""
@@ -549,7 +559,7 @@ class RunConfig(Model):
     attempt: Annotated[int, Field(ge=1, le=1000)] = 1
     """Which attempt of the TrainRun this is; an earlier one of the same owner never takes over from a later one."""
     out_of_memory: OutOfMemoryPolicy = OutOfMemoryPolicy.FAIL
-    """Fail, or HalveBatch: go on with half as many patches on the accelerator at a time."""
+    """Fail and Constrain end the run; HalveBatch: go on with half as many patches on the accelerator at a time."""
     grace_period_seconds: Annotated[int, Field(ge=1, le=3600)] = 120
     """Seconds from SIGTERM to SIGKILL: how long uploads may take then."""
 
@@ -615,5 +625,10 @@ def config_digest(config: RunConfig) -> str:
 def with_digest(config: RunConfig, parent: str) -> RunConfig:
     """Fill in digest and artifact_path (``parent/run-id``, id = the digest's first 12 characters)."""
     digest = config_digest(config)
-    path = "/".join(part for part in (parent.strip("/"), f"{config.run}-{digest[:12]}") if part)
+    path = "/".join(part for part in (parent.strip("/"), run_folder(config.run, digest)) if part)
     return config.model_copy(update={"digest": digest, "artifact_path": path})
+
+
+def run_folder(run: str, digest: str) -> str:
+    """Name of a run's folder among the artifacts: ``run-id``."""
+    return f"{run}-{digest[:12]}"

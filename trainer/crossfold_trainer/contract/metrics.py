@@ -46,6 +46,13 @@ TEST_METRICS: dict[str, MetricInfo] = {
 }
 """Metrics of objects, reported for the test part alone (``test/``): they can be no objective."""
 
+REPORTED: tuple[str, ...] = (
+    *(f"train/{name}" for name in METRICS if name not in ("AUROC", "AveragePrecision")),
+    *(f"{part}/{name}" for part in ("val", "test") for name in METRICS),
+    *(f"test/{name}" for name in TEST_METRICS),
+)
+"""Every metric that a result may have, by full name."""
+
 KNOWN_OBJECTIVES: tuple[str, ...] = tuple(f"val/{name}" for name in METRICS)
 """The metrics whose direction need not be said in an objective."""
 

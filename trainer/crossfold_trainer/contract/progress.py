@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from crossfold_trainer.contract.base import Model
+from crossfold_trainer.contract.curve import MOST_POINTS, CurvePoint
 from crossfold_trainer.contract.result import MOST, Digest
 
 URL_VARIABLE = "CROSSFOLD_PROGRESS_URL"
@@ -53,6 +54,8 @@ class ProgressReport(Model):
     """Its epoch, counted from 0."""
     metrics: Annotated[dict[MetricName, Finite | None], Field(max_length=MOST_METRICS)] = {}
     """Metrics of that epoch (of the last validation where no score counts) by full name; null: not finite."""
+    curve: Annotated[list[CurvePoint], Field(max_length=MOST_POINTS)] = []
+    """The scores so far at the epochs that the configuration names, all of them each time."""
 
     def text(self) -> bytes:
         """JSON of at most 4 KB: metrics are left out, last first, when it would be more."""

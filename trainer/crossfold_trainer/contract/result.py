@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from crossfold_trainer.contract.base import Model
+from crossfold_trainer.contract.curve import MOST_POINTS, CurvePoint
 
 MESSAGE_LIMIT = 4096
 """Bytes of a termination message that Kubernetes keeps."""
@@ -73,6 +74,8 @@ class RunResult(Model):
     """Epochs trained, all attempts together."""
     steps: Annotated[int, Field(ge=0, le=MOST)] = 0
     """Optimiser steps, all attempts together."""
+    curve: Annotated[list[CurvePoint], Field(max_length=MOST_POINTS)] = []
+    """The scores at the epochs that the configuration names, as far as training came."""
     halvings: Annotated[int, Field(ge=0, le=64)] = 0
     """How often the micro-batch was halved because the accelerator's memory did not suffice; steps stayed as large."""
     duration_seconds: Annotated[float, Field(ge=0)] = 0.0
@@ -91,7 +94,7 @@ class RunResult(Model):
     def message(self) -> str:
         """JSON of at most 4 KB: metrics outside the objective are left out, last first, when it would be more.
 
-        Only then is the reason cut, and places are left out (the trainer's result object has them all).
+        Only then is the curve left out, the reason cut, and places too (the trainer's result object has them all).
         """
         content = self.model_dump(mode="json")
         names = list(self.metrics)
@@ -99,6 +102,8 @@ class RunResult(Model):
             content["notes"] = []
         while names and len(_json({"result": content})) > MESSAGE_LIMIT:
             del content["metrics"][names.pop()]
+        if len(_json({"result": content})) > MESSAGE_LIMIT:
+            content["curve"] = []
         for field in ("reason", "artifactUri", "checkpointUri"):
             while (excess := len(_json({"result": content})) - MESSAGE_LIMIT) > 0 and content[field]:
                 content[field] = _shorter(content[field], excess) if field == "reason" else ""

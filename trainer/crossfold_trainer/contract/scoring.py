@@ -111,3 +111,8 @@ def mean_std(values: Sequence[float]) -> tuple[float, float]:
 def better(a: float, b: float, direction: Direction) -> bool:
     """Whether score ``a`` is strictly better than ``b``."""
     return a > b if direction is Direction.MAXIMIZE else a < b
+
+
+def rank(score: float, trial: int, direction: Direction) -> tuple[float, int]:
+    """What complete trials are sorted by, the best first: of equal scores the lower number."""
+    return (-score if direction is Direction.MAXIMIZE else score), trial
