@@ -86,11 +86,11 @@ class DiskCache:
         path = self._path(key)
         content = None
         with suppress(OSError):
-            raw = path.read_bytes()
-            if len(raw) == size + _CHECKSUM.size:
-                view = memoryview(raw)
-                if google_crc32c.value(raw[:size]) == _CHECKSUM.unpack_from(view, size)[0]:
-                    content = view[:size]
+            # One read for each of the two: a chunk is neither copied nor cut while other threads want the interpreter.
+            with path.open("rb", buffering=0) as file:
+                raw, checksum = file.read(size), file.read(_CHECKSUM.size + 1)
+            if len(raw) == size and checksum == _CHECKSUM.pack(google_crc32c.value(raw)):
+                content = raw
             if content is None:
                 path.unlink(missing_ok=True)
         if content is None:

@@ -18,8 +18,11 @@ from tests.trainer_data import ENCODER
 
 RESULTS = Path(__file__).parents[3] / bench.RESULTS / bench.NAME
 REPORT: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-measured = pytest.mark.skipif(not REPORT, reason="no results yet: make bench-trainer")
-MISSED: dict[str, str] = {}
+measured = pytest.mark.skipif("data_path" not in REPORT, reason="no results yet: make bench-trainer")
+MISSED = {
+    "gpu.step.cases.batch_32.s3_30ms_warm_cache.data_wait_share": "0.07 on an H200",
+    "gpu.step.cases.batch_32.s3_30ms_cold.data_wait_share": "0.19 on an H200",
+}
 """Bars that the last results miss, and why: docs/trainer.md says more."""
 
 
