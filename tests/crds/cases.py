@@ -406,7 +406,8 @@ CASES = [
     Case("devices", ACCEPTED, spec={"trainer": {"devices": 4}}),
     Case("no device", SCHEMA, "greater than or equal to 1", {"trainer": {"devices": 0}}),
     Case("compiled on several", RULE, "compile works on one device", {"trainer": {"devices": 2, "compile": True}}),
-    Case("nodes", ACCEPTED, spec={"trainer": {"devices": 2, "nodes": 4, "strategy": "FSDP"}}),
+    Case("nodes", ACCEPTED, spec={"trainer": {"devices": 2, "nodes": 2, "strategy": "FSDP"}}),
+    Case("more devices than patches", VALID, "cannot share a batch of 4", {"trainer": {"devices": 2, "nodes": 4}}),
     Case(
         "unknown strategy",
         SCHEMA,

@@ -184,7 +184,7 @@ async def test_a_job_that_fails(
     assert state(pod)["reason"] == "Error"
     if reason == "PodFailurePolicy":
         assert condition["message"].startswith(f"Container trainer for pod default/{pod['metadata']['name']} failed")
-    assert classify(condition, pod).failure_class is failure_class
+    assert classify(condition, [pod]).failure_class is failure_class
 
 
 async def test_the_last_lines_of_the_log_take_the_place_of_a_message(local: Local) -> None:
@@ -246,7 +246,7 @@ async def test_a_deadline(local: Local) -> None:
     created = await local.start(STUBBORN, activeDeadlineSeconds=1, grace=1)
     condition = await local.ended(created)
     assert (condition["type"], condition["reason"]) == ("Failed", "DeadlineExceeded")
-    assert classify(condition, local.pod(created)).failure_class is FailureClass.TIMEOUT
+    assert classify(condition, [local.pod(created)]).failure_class is FailureClass.TIMEOUT
 
 
 async def test_a_program_that_does_not_exist_keeps_the_pod_waiting(local: Local) -> None:
@@ -302,7 +302,7 @@ async def test_a_deleted_pod_fails_its_job(local: Local) -> None:
     pod = local.pod(created)
     await local.cluster.delete(key_of(pod), pod["metadata"]["uid"])
     condition = await local.ended(created)
-    assert classify(condition, None).failure_class is FailureClass.PREEMPTED
+    assert classify(condition, []).failure_class is FailureClass.PREEMPTED
     assert local.now(pod) is None
 
 
@@ -433,7 +433,7 @@ async def test_a_clean_stop_before_the_trainer_can_save_is_a_preemption_too(tmp_
     await local.cluster.stop()
     condition = await local.ended(created)
     assert condition["message"].endswith("has condition DisruptionTarget matching FailJob rule at index 3")
-    assert classify(condition, local.pod(created)).failure_class is FailureClass.PREEMPTED
+    assert classify(condition, [local.pod(created)]).failure_class is FailureClass.PREEMPTED
 
 
 CRASHING = """

@@ -70,7 +70,7 @@ def test_the_record_of_an_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 0.0, 1.0, 2.0, 4.0, 4.0, 4.0, 4.0, *[8.0] * 20])
     meter = Meter(lambda: next(clock))
     with meter.epoch():
-        for _ in meter.batches(iter([([0] * 6,)])):
+        for _ in meter.batches(iter([([0] * 6,)]), 6):
             pass
     record = performance(meter, watch)
     assert record.device == "NVIDIA H200"
