@@ -342,28 +342,3 @@ def measure(seeds: int | None = None, workers: int | None = None) -> dict[str, A
         found = {name: searched(pool, name, seeds or COMPARISONS[name].seeds) for name in COMPARISONS}
     report["against_optuna"] = against_optuna(found)
     return report
-
-
-def markdown(report: Mapping[str, Any]) -> str:
-    """The results as docs/search.md has them."""
-    sizes = list(report["ask_ms"])
-    lines = [
-        f"| CPU time, with finished trials | {' | '.join(f'{int(size):,}' for size in sizes)} |",
-        f"|---|{'---|' * len(sizes)}",
-        *(
-            f"| a question to {name}, ms | {' | '.join(f'{of[size]:.0f}' for size in sizes)} |"
-            for name, of in report["ask_ms_of"].items()
-        ),
-        f"| the first answer after a restart, s | | | {report['rebuild_s']:.1f} |",
-        "",
-        "| least loss, mean | trials | seeds | Crossfold | Optuna | difference, sd | upper 95 % | p(worse) |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for name, of in report["against_optuna"].items():
-        searches = (
-            f"{of['trials']} | {of['seeds']} | {of['ours_mean']:.4g} | {of['optuna_mean']:.4g}"
-            if "trials" in of
-            else f" | {of['seeds']} | | "
-        )
-        lines.append(f"| {name} | {searches} | {of['difference']:+.2f} | {of['upper95']:+.2f} | {of['p_worse']:.2f} |")
-    return "\n".join(lines)
