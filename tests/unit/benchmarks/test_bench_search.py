@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from benchmarks.search import __main__ as command
-from benchmarks.search import rules, simulate
+from benchmarks.search import rules, sampler, simulate
 from benchmarks.search.__main__ import RESULTS
 from benchmarks.search.picture import explained, results
 from benchmarks.search.races import OURS, figures, lost_by_noise, order, runs_of
@@ -276,6 +276,37 @@ def test_the_error_is_bounded_for_trials_as_noisy_as_their_references() -> None:
     for rates in REPORT["own_noise"].values():
         assert rates["0.75"] <= rates["1"] <= rates["1.25"] <= 0.05
         assert rates["1.25"] < rates["1.5"] < rates["2"] < rates["3"]
+
+
+def test_the_sampler_is_quick() -> None:
+    assert set(REPORT["ask_ms"]) == {str(size) for size in sampler.SIZES}
+    assert max(REPORT["ask_ms"].values()) < 50
+    assert REPORT["rebuild_s"] < 5
+
+
+def test_the_comparison_with_optuna_has_the_pairs_that_it_needs() -> None:
+    of = dict(REPORT["against_optuna"])
+    everything = of.pop("all")
+    assert set(of) <= set(sampler.COMPARISONS)
+    assert len(of) >= 4
+    assert all(one["seeds"] >= 30 for one in of.values())
+    assert everything["seeds"] == sum(one["seeds"] for one in of.values())
+    for one in (*of.values(), everything):
+        assert one["not_worse"] == (one["p_worse"] > sampler.WORSE)
+        assert one["difference"] < one["upper95"]
+
+
+def test_verdict_of_pairs() -> None:
+    rng = np.random.default_rng(1)
+    same, worse = rng.normal(0, 1, 400), rng.normal(0.5, 1, 400)
+    fair, bad = sampler.verdict(list(same)), sampler.verdict(list(worse))
+    assert fair["not_worse"]
+    assert fair["upper95"] < sampler.MARGIN < bad["upper95"]
+    assert not bad["not_worse"]
+    assert 0.95 < fair["power"] < 1
+    assert sampler.verdict(list(same[:30]))["power"] < 0.5
+    pairs = sampler.Pairs([1.0, 3.0, 5.0], [0.0, 2.0, 4.0])
+    assert pairs.differences == [0.5, 0.5, 0.5]
 
 
 def test_results_can_be_printed_and_drawn() -> None:
