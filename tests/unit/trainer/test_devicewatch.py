@@ -67,10 +67,10 @@ def test_the_record_of_an_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     driver = Driver(monkeypatch, 100, 50)
     watch = DeviceWatch(GPU, every=0.0)
     assert driver.empty.wait(10)
-    clock = iter([0.0, 0.0, 1.0, 2.0, 4.0, 4.0, 4.0, 4.0, *[8.0] * 20])
+    clock, waited = iter([0.0, 0.0, 4.0, *[8.0] * 20]), iter([0.0, 1.0, 1.0])
     meter = Meter(lambda: next(clock))
     with meter.epoch():
-        for _ in meter.batches(iter([([0] * 6,)]), 6):
+        for _ in meter.batches(iter([([0] * 6,)]), 6, lambda: next(waited)):
             pass
     record = performance(meter, watch)
     assert record.device == "NVIDIA H200"
