@@ -42,7 +42,7 @@ def wall_clock(previous: WallClock, trials: Sequence[Trial], now: datetime) -> W
     seen = [parse_time(run.ended) for run in runs if run.ended]
     latest = trials.finished.fold(_latest, None)
     ends = [end for end in (*seen, latest) if end is not None and end >= begin]
-    end = max(ends, default=now)
+    end = max(ends, default=max(now, begin))  # a status may say anything, a time to come too
     return WallClock(
         seconds=previous.seconds + round((end - begin).total_seconds()),
         idle_since=timestamp(end),
