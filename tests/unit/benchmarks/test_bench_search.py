@@ -117,7 +117,7 @@ def test_crossfold_is_the_operator_s_own_function(folds: int, seeds: int, alpha:
                 n = folds * seeds
             seen.append(n)
             assert stops(y) == n
-    assert len(set(seen)) > 2
+    assert len(set(seen)) > 1
 
 
 def test_replay_counts() -> None:
