@@ -1,4 +1,4 @@
-"""Measure racing and the sampler: ``make bench-search``. Writes search.json and pictures.
+"""Measure racing and the sampler: ``make bench-search``. Writes search.json, pictures and the tables of docs/racing.md.
 
 Racing: whole searches replayed on full score matrices of real tasks and on simulated ones, with the operator's rule and
 with others, see ``tasks``, ``simulate``, ``rules``, ``replay`` and ``races``. The sampler: see ``sampler``. With
@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.search import picture, races, sampler
-from benchmarks.search.tables import table
+from benchmarks.search.tables import renewed, table
 
 PARTS = ("racing", "sampler")
 RESULTS = Path(__file__).parent.parent / "results"
+PAGE = Path(__file__).parents[2] / "docs" / "racing.md"
 
 
 def main() -> None:
@@ -50,6 +51,8 @@ def main() -> None:
     if "designs" in report:
         (options.results / "search.svg").write_text(picture.results(report))
         (options.results / "racing.svg").write_text(picture.explained())
+        if options.results == RESULTS:
+            PAGE.write_text(renewed(PAGE.read_text(), report))
         print(table(report))
 
 

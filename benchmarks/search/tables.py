@@ -37,6 +37,23 @@ def table(report: dict[str, Any]) -> str:
     )
 
 
+START, END = "<!-- make bench-search: from here -->\n", "<!-- make bench-search: to here -->\n"
+"""Between them a page has the results."""
+
+
+def renewed(page: str, report: dict[str, Any]) -> str:
+    """The page with these results.
+
+    Raises:
+        ValueError: it has no place for them.
+    """
+    before, _, rest = page.partition(START)
+    _, found, after = rest.partition(END)
+    if not found:
+        raise ValueError(f"no lines {START.strip()} and {END.strip()} in this order")
+    return f"{before}{START}{markdown(report)}\n{END}{after}"
+
+
 def markdown(report: dict[str, Any]) -> str:
     """The results as docs/racing.md has them."""
     searches = next(iter(next(iter(report["simulations"].values())).values()))["searches"]

@@ -12,11 +12,11 @@ from scipy import stats
 
 from benchmarks.search import __main__ as command
 from benchmarks.search import rules, simulate
-from benchmarks.search.__main__ import RESULTS
+from benchmarks.search.__main__ import PAGE, RESULTS
 from benchmarks.search.picture import explained, results
 from benchmarks.search.races import OURS, figures, lost_by_noise, order, runs_of
 from benchmarks.search.replay import NEAR, WARMUP, AtEquality, Tally, interval, lost_rate, replay
-from benchmarks.search.tables import markdown, table
+from benchmarks.search.tables import END, START, renewed, table
 from crossfold_operator.search import racing
 
 REPORT = json.loads((RESULTS / "search.json").read_text())
@@ -247,8 +247,8 @@ def test_noisier_trials_are_lost_more_often() -> None:
 CURRENT = pytest.mark.skipif(
     "own_noise" not in REPORT, reason="measured by an earlier version: make bench-search ONLY=racing"
 )
-EXCEEDS = {"5x1": {"cancer-boosting"}, "5x3": {"cancer-boosting"}, "10x1": set[str](), "10x3": {"wine-mlp"}}
-"""Tasks on which alpha is exceeded; docs/racing.md says why."""
+LOG_LOSS = {"cancer-mlp", "cancer-boosting", "wine-mlp"}
+"""Tasks whose trials differ in noise among the good ones: alpha is exceeded there, docs/racing.md says why."""
 SAVED = {"5x1": 0.40, "5x3": 0.55, "10x1": 0.47, "10x3": 0.57}
 """Least share of the runs that each design is to save."""
 
@@ -262,8 +262,8 @@ def test_real_tasks_hold(design: str) -> None:
     assert set(ours["tasks"]) == set(REPORT["tasks"])
     for task, of in ours["tasks"].items():
         assert of["tested_at_equality"] >= 400, task
+        assert of["false_prune"] <= (0.10 if task in LOG_LOSS else 0.05), task
         assert of["new_best_pruned"] <= 0.05, task
-    assert {task for task, of in ours["tasks"].items() if of["false_prune"] > 0.05} == EXCEEDS[design]
     assert ours["false_prune_mean"] <= 0.05
     assert ours["false_prune_worst"] == max(of["false_prune"] for of in ours["tasks"].values())
     assert ours["same_winner_mean"] >= 0.97
@@ -298,7 +298,15 @@ def test_results_can_be_printed_and_drawn() -> None:
 
 @CURRENT
 def test_the_documentation_shows_these_results() -> None:
-    assert markdown(REPORT) in (RESULTS.parents[1] / "docs" / "racing.md").read_text()
+    page = PAGE.read_text()
+    assert renewed(page, REPORT) == page
+
+
+def test_the_documentation_has_a_place_for_results() -> None:
+    page = PAGE.read_text()
+    assert 0 < page.index(START) < page.index(END)
+    with pytest.raises(ValueError, match="no lines"):
+        renewed(page.replace(END, ""), REPORT)
 
 
 def test_figures_are_rates() -> None:
