@@ -1,4 +1,4 @@
-"""Measure racing and the sampler: ``make bench-search``. Writes search.json and pictures.
+"""Measure racing and the sampler: ``make bench-search``. Writes search.json, pictures and the tables of docs/racing.md.
 
 Racing: whole searches replayed on full score matrices of real tasks and on simulated ones, with the operator's rule and
 with others, see ``tasks``, ``simulate``, ``rules``, ``replay`` and ``races``. The sampler: see ``sampler``. With
@@ -16,17 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.search import picture, races, sampler
-from benchmarks.search.tables import table
+from benchmarks.search.tables import renewed, table
 
 PARTS = ("racing", "sampler")
 RESULTS = Path(__file__).parent.parent / "results"
+PAGE = Path(__file__).parents[2] / "docs" / "racing.md"
 
 
 def main() -> None:
     """Run the parts, print a table, write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=PARTS, help="measure this part; the results of the other are kept")
-    parser.add_argument("--replays", type=int, default=100, help="replays of a task and design (rivals: an eighth)")
+    parser.add_argument("--replays", type=int, default=40, help="replays of a task and design (rivals: an eighth)")
     parser.add_argument("--studies", type=int, default=400, help="simulated searches of a kind and design")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -50,6 +51,8 @@ def main() -> None:
     if "designs" in report:
         (options.results / "search.svg").write_text(picture.results(report))
         (options.results / "racing.svg").write_text(picture.explained())
+        if options.results == RESULTS:
+            PAGE.write_text(renewed(PAGE.read_text(), report))
         print(table(report))
 
 

@@ -16,6 +16,8 @@ from benchmarks.search.rules import RULES, crossfold
 
 DESIGNS = ((5, 1), (5, 3), (10, 1), (10, 3))
 """Folds and seeds."""
+ALPHA = 0.05
+"""The operator's default."""
 ALPHAS = (0.01, 0.02, 0.05, 0.1, 0.2)
 OURS = "crossfold"
 RATIOS = (0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
@@ -31,7 +33,7 @@ class Job(NamedTuple):
     seeds: int
     number: int
     rule: str = OURS
-    alpha: float = 0.05
+    alpha: float = ALPHA
     """Of the operator's rule."""
 
 

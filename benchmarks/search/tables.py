@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.search.races import OURS
+from benchmarks.search.races import ALPHA, OURS
 from benchmarks.search.rules import RULES
 
 
@@ -22,6 +22,7 @@ def table(report: dict[str, Any]) -> str:
             "",
             "Real tasks, crossfold: false prune at equality [95 %]; the better third, in %",
             *by_task,
+            above_alpha(report),
             new_bests(report),
             "",
             "Simulations, crossfold: false prune at equality [95 %]; the better third / new best pruned, in %",
@@ -34,6 +35,23 @@ def table(report: dict[str, Any]) -> str:
             *alphas,
         ]
     )
+
+
+START, END = "<!-- make bench-search: from here -->\n", "<!-- make bench-search: to here -->\n"
+"""Between them a page has the results."""
+
+
+def renewed(page: str, report: dict[str, Any]) -> str:
+    """The page with these results.
+
+    Raises:
+        ValueError: it has no place for them.
+    """
+    before, _, rest = page.partition(START)
+    _, found, after = rest.partition(END)
+    if not found:
+        raise ValueError(f"no lines {START.strip()} and {END.strip()} in this order")
+    return f"{before}{START}{markdown(report)}\n{END}{after}"
 
 
 def markdown(report: dict[str, Any]) -> str:
@@ -49,6 +67,8 @@ def markdown(report: dict[str, Any]) -> str:
             "Crossfold by task, in %: false prune at equality near the bar [95 % interval]; of the better third:",
             "",
             *_markdown(tasks(report)),
+            "",
+            above_alpha(report),
             "",
             new_bests(report),
             "",
@@ -105,6 +125,17 @@ def own_noise(report: dict[str, Any]) -> Rows:
     ratios = list(next(iter(report["own_noise"].values())))
     rates = ([design, *map(_percent, of.values())] for design, of in report["own_noise"].items())
     return [["", *(f"x {ratio}" for ratio in ratios)], *rates]
+
+
+def above_alpha(report: dict[str, Any]) -> str:
+    """Where the operator's rule loses more than alpha allows, in a sentence."""
+    above = [
+        f"{task} at {name} ({_percent(of['false_prune'])})"
+        for name, design in report["designs"].items()
+        for task, of in design["tasks"].items()
+        if of["false_prune"] > ALPHA
+    ]
+    return f"Above alpha near the bar: {', '.join(above) or 'none'}."
 
 
 def new_bests(report: dict[str, Any]) -> str:
