@@ -130,12 +130,15 @@ def _once_more(look: Look) -> str:
     return "looked at once more: other numbers, though no trial is gone: scores, or what was written, were changed"
 
 
+_OTHERWISE = "other numbers: objects were deleted, the Tune was edited, or runs ended in that same second"
+
+
 def _inside(story: TrialStory) -> list[str]:
     lines = []
     for look in story.inside:
         lines.append(f"{look.at:%H:%M:%S}  {look.text}")
         if look.recorded:
-            told = "the same numbers" if look.reproduced else "other numbers: objects were deleted, or the Tune edited"
+            told = "the same numbers" if look.reproduced else _OTHERWISE
             lines.append(f"          (written down by the operator; looked at once more: {told})")
     return lines or ["no look was taken: racing waited for its first trials, or the run was not heard of"]
 

@@ -70,7 +70,8 @@ def looks(spec: TuneSpec, trials: Sequence[Trial]) -> list[tuple[Trial, Verdict]
     if not spec.pruning.enabled or racing.lead(spec, trials):
         return []
     trials, unit = Trials.of(trials), spec.cross_validation.units[0]
-    curves = [(trial, curve) for trial in trials.active if (curve := trial.curve(unit)) is not None]
+    at_hand = (*trials.active, *trials.finished.once(_with_runs))
+    curves = [(trial, curve) for trial in at_hand if (curve := trial.curve(unit)) is not None]
     judged = [
         (trial, curve)
         for trial, curve in curves
@@ -83,6 +84,11 @@ def looks(spec: TuneSpec, trials: Sequence[Trial]) -> list[tuple[Trial, Verdict]
         (trial, _verdict(spec, curve, [other for _, other in curves if other is not curve], over))
         for trial, curve in judged
     ]
+
+
+def _with_runs(finished: Finished) -> tuple[Trial, ...]:
+    """Those that are told by their runs, not by what they came to."""
+    return tuple(trial for trial in finished if trial.ended is None)
 
 
 def _with_curves(finished: Finished) -> tuple[Ended, ...]:
