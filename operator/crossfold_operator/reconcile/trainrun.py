@@ -54,8 +54,8 @@ class TrainRunReconciler:
         except Blocked as blocked:
             degraded = fact_of(blocked)
         except Refused as refused:
-            # The template does not make a pod: trying again would not help.
-            text = f"spec makes no Job that the API server accepts: {refused.message}"
+            # Trying again would not help.
+            text = f"the API server does not accept what spec.template and spec.trainer make: {refused.message}"
             done = replace(done, last=Failure(FailureClass.CONFIG, text))
         if planned.create is not None or planned.delete:
             attempts = await self._attempts(run, config)

@@ -471,7 +471,7 @@ async def test_after_a_crash_the_orphan_is_ended_and_its_job_was_disrupted(tmp_p
     (stored,) = local.cluster.all(Kind.JOB)
     condition = await local.ended(stored)
     assert condition["message"].endswith("has condition DisruptionTarget matching FailJob rule at index 3")
-    assert classify(condition, local.pod(stored)).failure_class is FailureClass.PREEMPTED
+    assert classify(condition, [local.pod(stored)]).failure_class is FailureClass.PREEMPTED
     await local.cluster.stop()
 
 

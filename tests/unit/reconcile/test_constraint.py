@@ -4,7 +4,7 @@ from typing import Any
 
 from crossfold_operator.cluster.base import Key
 from crossfold_operator.names import Kind
-from crossfold_operator.search import history, sampler
+from crossfold_operator.search import sampler
 from tests.fakes import world as w
 from tests.fakes.memory_cluster import MemoryCluster
 from tests.fakes.world import World
@@ -38,7 +38,6 @@ async def searched(policy: str, *, restart_after: int | None = None, fits: int =
         await it.step()
     if restart_after is not None:
         sampler.forget()
-        history.forget()
         it.restart()
     await it.run()
     return it

@@ -53,6 +53,7 @@ async def test_a_tune_runs_to_its_best_trial() -> None:
     assert condition(status, "Complete") == ("True", "MaxTrialsReached", "all 4 trials have ended")
     assert status["trials"] == {
         "asked": 4, "running": 0, "complete": 4, "pruned": 0, "stopped": 0, "unstable": 0, "failed": 0,
+        "outOfMemory": 0,
     }  # fmt: skip
     assert status["runs"]["succeeded"] == 12
     assert it.most_running == 2
