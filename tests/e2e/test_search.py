@@ -40,6 +40,7 @@ def check_tree(world: World, tune: str) -> Obj:
         "stopped": 0,
         "unstable": 0,
         "failed": 0,
+        "outOfMemory": 0,
     }
     cvs = world.list("crossvalidations", "-l", f"crossfold.dev/tune={tune}")
     means = {cv["metadata"]["name"]: float(cv["status"]["score"]) for cv in cvs}
