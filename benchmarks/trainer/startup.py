@@ -13,7 +13,9 @@ from benchmarks.trainer.apart import installed
 from crossfold_trainer.contract.config import CONFIG_VARIABLE
 from tests.trainer_data import run_config, write_dataset
 
-IMPORTS = "import torch, segmentation_models_pytorch"
+AS_IN_THE_IMAGE = "import sys; sys.modules['pandas'] = None; "
+"""pyarrow imports pandas wherever there is one; in the trainer's image there is none."""
+IMPORTS = AS_IN_THE_IMAGE + "import torch, segmentation_models_pytorch"
 LIGHTNING = ("--no-deps", "pytorch-lightning>=2.5", "lightning-utilities", "torchmetrics>=1.5")
 FIRST_STEP = """
 import os, sys, time
@@ -82,7 +84,11 @@ def _imports(lightning: Path | None) -> float:
 def _first_step(environment: dict[str, str]) -> dict[str, float]:
     began = time.time()
     out = subprocess.run(
-        [sys.executable, "-c", FIRST_STEP], env=environment, check=True, capture_output=True, text=True
+        [sys.executable, "-c", AS_IN_THE_IMAGE + FIRST_STEP],
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout
     at = {line.split()[0]: float(line.split()[1]) - began for line in out.splitlines() if line.split()[0] in _POINTS}
     return {name: at[word] for word, name in _POINTS.items()}

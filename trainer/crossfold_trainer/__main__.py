@@ -23,8 +23,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from crossfold_trainer import artifacts, launch
@@ -443,30 +441,17 @@ def _splits_table(task: Task) -> bytes:
     from pyarrow import parquet  # noqa: PLC0415
 
     metadata, n = task.data.metadata, len(task.data)
-    optional = {"region": metadata.region, "sample_id": metadata.sample_id}
-    columns = {"patch": np.arange(n), "part": task.splits.parts(n), "empty": metadata.empty} | {
-        name: values for name, values in optional.items() if values is not None
+    columns: dict[str, Any] = {
+        "patch": range(n),
+        "part": task.splits.parts(n).tolist(),
+        "empty": metadata.empty,
     }
-    table = pa.Table.from_arrays([_column(values) for values in columns.values()], names=list(columns))
+    for name, column in (("region", metadata.region), ("sample_id", metadata.sample_id)):
+        if column is not None:
+            columns[name] = column.tolist()
     sink = pa.BufferOutputStream()
-    parquet.write_table(table, sink)
+    parquet.write_table(pa.table(columns), sink)
     return bytes(sink.getvalue())
-
-
-def _column(values: "NDArray[Any]") -> Any:
-    """A column of integers, strings or booleans, from its bytes: pa.array imports pandas wherever there is one."""
-    import pyarrow as pa  # noqa: PLC0415
-
-    parts: list[NDArray[Any]]
-    if values.dtype.kind == "b":
-        kind, parts = pa.bool_(), [np.packbits(values, bitorder="little")]
-    elif values.dtype.kind == "U":
-        texts = [str(value).encode() for value in values]
-        ends = np.cumsum([0, *map(len, texts)], dtype=np.int32)
-        kind, parts = pa.string(), [ends, np.frombuffer(b"".join(texts), np.uint8)]
-    else:
-        kind, parts = pa.int64(), [values.astype(np.int64)]
-    return pa.Array.from_buffers(kind, len(values), [None, *map(pa.py_buffer, parts)])
 
 
 if __name__ == "__main__":

@@ -95,20 +95,3 @@ def test_how_threads_wait_is_left_to_who_says_it(
     monkeypatch.setattr(os, "environ", {name: value})
     machine.spin_less()
     assert os.environ.get("GOMP_SPINCOUNT") == spins
-
-
-def test_a_table_is_written_without_pandas() -> None:
-    code = (
-        "import io, sys, numpy as np, pyarrow as pa\n"
-        "from pyarrow import parquet\n"
-        "from crossfold_trainer.__main__ import _column\n"
-        "given = [np.array([True, False] * 5 + [True]), np.array(['r1', '', 'Ås'] * 3 + ['x'] * 2), np.arange(11)]\n"
-        "table = pa.Table.from_arrays([_column(values) for values in given], names=['a', 'b', 'c'])\n"
-        "table.validate(full=True)\n"
-        "file = io.BytesIO()\n"
-        "parquet.write_table(table, file)\n"
-        "assert 'pandas' not in sys.modules\n"
-        "read = parquet.ParquetFile(file).read()\n"
-        "assert [column.to_pylist() for column in read] == [values.tolist() for values in given]\n"
-    )
-    run_python(code)
