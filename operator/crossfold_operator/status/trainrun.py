@@ -114,11 +114,7 @@ def train_run_status(
         attempt=max(done.ended, latest.number if latest else 0),
         ended=done.ended,
         end_time=done.end_time,
-        current=CurrentAttempt(
-            attempt=active.number, start_time=active.started, seconds=active.seconds if active.deleting else 0
-        )
-        if active
-        else None,
+        current=_current(active, previous.current) if active else None,
         preemptions=done.preemptions,
         crashes=done.crashes,
         infrastructure_failures=done.infrastructure,
@@ -158,6 +154,15 @@ def _live_fields(report: ProgressReport, config: RunConfig, *, training: bool) -
         "values": decimals({name: value for name, value in report.metrics.items() if name in wanted}),
         "metrics": decimals({name: value for name, value in report.metrics.items() if name not in wanted}),
     }
+
+
+def _current(active: Attempt, before: CurrentAttempt | None) -> CurrentAttempt:
+    """What is to be known of an attempt once its Job is gone, whose pod goes before it."""
+    if active.deleting and active.started is None and before is not None and before.attempt == active.number:
+        return before
+    return CurrentAttempt(
+        attempt=active.number, start_time=active.started, seconds=active.seconds if active.deleting else 0
+    )
 
 
 def _curve(
