@@ -190,7 +190,7 @@ def test_a_run_is_pruned_in_its_midst(world: World, kubectl: Kubectl, cluster_en
         # One of four goes on: the last one would have to be the best of all.
         pruning={"method": "ASHA", "minEpochs": 3, "minPeers": 3},
         # Long enough for several reports, which are 5 s apart, and several statuses.
-        trainer={"maxEpochs": 20, "checkValEveryNEpoch": 1, "earlyStoppingPatience": None, "plotEveryNValEpochs": 0},
+        trainer={"maxEpochs": 12, "checkValEveryNEpoch": 1, "earlyStoppingPatience": None, "plotEveryNValEpochs": 0},
     )
     world.apply("Tune", "look", spec)
     done = world.phase("tune", "look", "Complete", seconds=900)
@@ -199,7 +199,7 @@ def test_a_run_is_pruned_in_its_midst(world: World, kubectl: Kubectl, cluster_en
     stop = cv["spec"]["stop"]
     look = stop["runLook"]
     assert (cv["status"]["phase"], stop["reason"], first["status"]["phase"]) == ("Pruned", "Pruned", "Stopped")
-    assert 3 <= look["epoch"] <= first["status"]["epoch"] < 20
+    assert 3 <= look["epoch"] <= first["status"]["epoch"] < 12
     assert look["peers"] == 3
     assert look["best"] > look["threshold"]
     assert [p["epoch"] for p in first["status"]["curve"]][:1] == [3]
