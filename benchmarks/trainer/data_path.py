@@ -26,7 +26,9 @@ from zarr.codecs import BloscCodec
 
 from benchmarks.trainer.darts_calls import darts_calls, s3fs_folder
 from benchmarks.trainer.latency import late
-from crossfold_trainer.contract.config import CACHE_VARIABLE, ArtifactsSpec, DataSpec, InMemory
+from crossfold_trainer.contract.config import CACHE_VARIABLE
+from crossfold_trainer.contract.data import ArtifactsSpec, DataSpec
+from crossfold_trainer.contract.trainer import InMemory
 from crossfold_trainer.data import open_dataset
 from crossfold_trainer.dataset.rewrite import rewrite
 from crossfold_trainer.loader import Loader, ordered_batches

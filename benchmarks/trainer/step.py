@@ -26,14 +26,8 @@ from benchmarks.trainer.latency import late
 from crossfold_trainer import environment, fit
 from crossfold_trainer.__main__ import run
 from crossfold_trainer.contract import hyperparameters as hp
-from crossfold_trainer.contract.config import (
-    CACHE_VARIABLE,
-    CONFIG_VARIABLE,
-    ArtifactsSpec,
-    DataSpec,
-    RunConfig,
-    with_digest,
-)
+from crossfold_trainer.contract.config import CACHE_VARIABLE, CONFIG_VARIABLE, RunConfig, with_digest
+from crossfold_trainer.contract.data import ArtifactsSpec, DataSpec
 from crossfold_trainer.contract.result import Performance
 from crossfold_trainer.data import open_dataset
 from crossfold_trainer.dataset.rewrite import rewrite

@@ -30,7 +30,8 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 from rasterio.warp import transform
 
-from crossfold_trainer.contract.config import ArtifactsSpec, RunConfig
+from crossfold_trainer.contract.config import RunConfig
+from crossfold_trainer.contract.data import ArtifactsSpec
 from crossfold_trainer.splits import Metadata, make_splits
 from crossfold_trainer.store import Store, open_store
 

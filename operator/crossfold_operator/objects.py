@@ -20,10 +20,10 @@ from crossfold_trainer.contract.config import (
     CONFIG_VARIABLE,
     CREDENTIALS_DIR,
     IMAGE_VARIABLE,
-    CacheSpec,
     RunConfig,
     with_digest,
 )
+from crossfold_trainer.contract.data import CacheSpec
 
 Obj = dict[str, Any]
 

@@ -12,16 +12,11 @@ from torch import Tensor, nn
 
 from crossfold_trainer import fit
 from crossfold_trainer.contract import hyperparameters as hp
-from crossfold_trainer.contract.config import (
-    ArtifactsSpec,
-    DataSpec,
-    InMemory,
-    OutOfMemoryPolicy,
-    Precision,
-    TrainerSpec,
-)
+from crossfold_trainer.contract.config import OutOfMemoryPolicy
+from crossfold_trainer.contract.data import ArtifactsSpec, DataSpec
 from crossfold_trainer.contract.exits import Exit
 from crossfold_trainer.contract.result import FailureClass, Outcome
+from crossfold_trainer.contract.trainer import InMemory, Precision, TrainerSpec
 from crossfold_trainer.data import open_dataset
 from crossfold_trainer.dataset.rewrite import rewrite
 from crossfold_trainer.devicewatch import DeviceWatch

@@ -34,7 +34,6 @@ from crossfold_trainer.contract.config import (
     TERMINATION_VARIABLE,
     OutOfMemoryPolicy,
     RunConfig,
-    TrackingSpec,
     config_digest,
 )
 from crossfold_trainer.contract.exits import Exit
@@ -48,6 +47,7 @@ from crossfold_trainer.contract.result import (
     RunResult,
 )
 from crossfold_trainer.contract.scoring import run_score
+from crossfold_trainer.contract.tracking import TrackingSpec
 from crossfold_trainer.curve import scores_so_far
 from crossfold_trainer.data import open_dataset
 from crossfold_trainer.errors import (

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfold_trainer.cache import DiskCache
-from crossfold_trainer.contract.config import CACHE_DIR, CACHE_VARIABLE, DataSpec
+from crossfold_trainer.contract.config import CACHE_DIR, CACHE_VARIABLE
+from crossfold_trainer.contract.data import DataSpec
 from crossfold_trainer.errors import ConfigError
 from crossfold_trainer.inventory import Inventory, digest_of, list_objects, marks
 from crossfold_trainer.labels import Labels, labels_from

@@ -8,8 +8,8 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from crossfold_trainer.contract.config import TrainerSpec
 from crossfold_trainer.contract.exits import Exit
+from crossfold_trainer.contract.trainer import TrainerSpec
 from crossfold_trainer.errors import ConfigError
 from crossfold_trainer.interrupt import Interrupt
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossfold_trainer.contract.config import InMemory
+from crossfold_trainer.contract.trainer import InMemory
 from crossfold_trainer.data import DataSet
 from crossfold_trainer.errors import ConfigError
 from crossfold_trainer.layout import Raw, Scaling

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from crossfold_trainer.contract.config import Loss, TrainerSpec
+from crossfold_trainer.contract.trainer import Loss, TrainerSpec
 from crossfold_trainer.errors import ConfigError
 from crossfold_trainer.labels import Labels
 

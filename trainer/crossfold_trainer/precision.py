@@ -6,7 +6,7 @@ from typing import assert_never
 
 import torch
 
-from crossfold_trainer.contract.config import Precision
+from crossfold_trainer.contract.trainer import Precision
 from crossfold_trainer.errors import ConfigError
 
 NO_DETERMINISTIC_KERNEL = "does not have a deterministic implementation"

@@ -15,7 +15,7 @@ import torch
 from huggingface_hub import constants as hub
 from torch import Tensor, nn
 
-from crossfold_trainer.contract.config import ArtifactsSpec
+from crossfold_trainer.contract.data import ArtifactsSpec
 from crossfold_trainer.errors import ConfigError
 from crossfold_trainer.store import open_store
 

@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple, assert_never
 
-from crossfold_trainer.contract.config import Scheduler
+from crossfold_trainer.contract.trainer import Scheduler
 
 RISE = 0.3
 """Share of a one-cycle schedule in which the rate rises."""

@@ -13,7 +13,9 @@ from typing import assert_never
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfold_trainer.contract.config import DataSpec, FoldMethod, RunConfig, SplitMethod, SplitSpec
+from crossfold_trainer.contract.config import RunConfig
+from crossfold_trainer.contract.crossvalidation import FoldMethod
+from crossfold_trainer.contract.data import DataSpec, SplitMethod, SplitSpec
 from crossfold_trainer.errors import ConfigError
 
 Index = NDArray[np.int64]

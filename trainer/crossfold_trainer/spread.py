@@ -16,7 +16,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from crossfold_trainer.contract.config import Strategy
+from crossfold_trainer.contract.trainer import Strategy
 from crossfold_trainer.ranks import Ranks
 
 

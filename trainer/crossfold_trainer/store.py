@@ -21,13 +21,8 @@ import obstore
 from obstore import exceptions as obs
 from obstore.store import LocalStore, S3Store, from_url
 
-from crossfold_trainer.contract.config import (
-    CREDENTIAL_KEYS,
-    CREDENTIALS_DIR,
-    CREDENTIALS_VARIABLE,
-    DataSpec,
-    StoreSpec,
-)
+from crossfold_trainer.contract.config import CREDENTIAL_KEYS, CREDENTIALS_DIR, CREDENTIALS_VARIABLE
+from crossfold_trainer.contract.data import DataSpec, StoreSpec
 from crossfold_trainer.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:

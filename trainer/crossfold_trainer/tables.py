@@ -15,8 +15,9 @@ import yaml
 from pyarrow import parquet
 
 from crossfold_trainer.contract import hyperparameters as hp
-from crossfold_trainer.contract.config import ObjectiveSpec, RunConfig, config_digest
+from crossfold_trainer.contract.config import RunConfig, config_digest
 from crossfold_trainer.contract.metrics import REPORTED, Direction
+from crossfold_trainer.contract.objective import ObjectiveSpec
 from crossfold_trainer.contract.result import Performance, RunResult
 from crossfold_trainer.contract.scoring import mean_std, rank, score_direction
 

@@ -23,9 +23,8 @@ from crossfold_operator.api.racing import LookSpec
 from crossfold_operator.api.template import TemplateSpec
 from crossfold_operator.api.trainrun import DecimalMap, RunTemplate, StopSpec
 from crossfold_operator.names import CrossValidationPhase, TrainRunPhase
-from crossfold_trainer.contract.base import Model, Rule
-from crossfold_trainer.contract.config import CrossValidationSpec as FoldsAndSeeds
-from crossfold_trainer.contract.config import ShortText
+from crossfold_trainer.contract.base import Model, Rule, ShortText
+from crossfold_trainer.contract.crossvalidation import CrossValidationSpec as FoldsAndSeeds
 
 
 class RootSpec(RunTemplate):

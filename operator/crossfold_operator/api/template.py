@@ -6,8 +6,7 @@ from pydantic import Field
 
 from crossfold_operator.api.fields import ANY_JSON, MUTABLE, Text, named_list
 from crossfold_operator.names import RESERVED_LABEL_DOMAINS
-from crossfold_trainer.contract.base import Model, Rule
-from crossfold_trainer.contract.config import Name, ShortText
+from crossfold_trainer.contract.base import Model, Name, Rule, ShortText
 
 Quantity = Annotated[
     int | Annotated[str, Field(max_length=32)], Field(json_schema_extra={"x-kubernetes-int-or-string": True})

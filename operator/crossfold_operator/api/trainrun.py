@@ -19,19 +19,14 @@ from crossfold_operator.api.fields import (
 from crossfold_operator.api.pruning import CurveRecords
 from crossfold_operator.api.template import TemplateSpec
 from crossfold_operator.names import TrainRunPhase
-from crossfold_trainer.contract.base import Model, Rule
-from crossfold_trainer.contract.config import (
-    ArtifactsSpec,
-    DataSpec,
-    FoldMethod,
-    ObjectiveSpec,
-    Seed,
-    ShortText,
-    TrackingSpec,
-    TrainerSpec,
-)
+from crossfold_trainer.contract.base import Model, Rule, ShortText
+from crossfold_trainer.contract.crossvalidation import FoldMethod, Seed
 from crossfold_trainer.contract.curve import CurveEpochs
+from crossfold_trainer.contract.data import ArtifactsSpec, DataSpec
+from crossfold_trainer.contract.objective import ObjectiveSpec
 from crossfold_trainer.contract.result import FailureClass
+from crossfold_trainer.contract.tracking import TrackingSpec
+from crossfold_trainer.contract.trainer import TrainerSpec
 
 DecimalMap = Annotated[dict[str, Decimal], Field(max_length=64)]
 

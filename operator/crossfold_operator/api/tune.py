@@ -24,8 +24,7 @@ from crossfold_operator.api.pruning import PruningSpec
 from crossfold_operator.api.racing import RacingSpec
 from crossfold_operator.api.stopping import BudgetSpec, EarlyStoppingSpec
 from crossfold_operator.names import MOST_TRIALS, TunePhase
-from crossfold_trainer.contract.base import Model, Rule
-from crossfold_trainer.contract.config import ShortText
+from crossfold_trainer.contract.base import Model, Rule, ShortText
 
 
 class WarmStartSpec(Model):

@@ -9,7 +9,7 @@ from crossfold_operator.observe.reader import TrialReader
 from crossfold_operator.plan.tune import history
 from crossfold_operator.reconcile.writing import Blocked
 from crossfold_operator.search.warm_start import Source, WarmStart, warm_start
-from crossfold_trainer.contract.config import ObjectiveSpec
+from crossfold_trainer.contract.objective import ObjectiveSpec
 
 
 class Sources:

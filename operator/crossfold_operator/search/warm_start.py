@@ -11,7 +11,7 @@ from crossfold_operator.search.dimensions import canonical
 from crossfold_operator.search.history import Trial, TrialState
 from crossfold_operator.search.space import Space, space_of
 from crossfold_trainer.contract import hyperparameters as hp
-from crossfold_trainer.contract.config import ObjectiveSpec
+from crossfold_trainer.contract.objective import ObjectiveSpec
 
 _SAYING = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.UNSTABLE)
 """States that say something of the parameters' quality; the others are not counted either."""

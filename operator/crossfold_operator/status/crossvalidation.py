@@ -31,7 +31,7 @@ from crossfold_operator.status.facts import (
     valid,
 )
 from crossfold_operator.times import parse_time
-from crossfold_trainer.contract.config import ObjectiveSpec
+from crossfold_trainer.contract.objective import ObjectiveSpec
 from crossfold_trainer.contract.scoring import mean_std
 
 MAX_MESSAGE = 512

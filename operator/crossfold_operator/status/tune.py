@@ -41,8 +41,8 @@ from crossfold_operator.status.facts import (
     valid,
 )
 from crossfold_operator.times import parse_time
-from crossfold_trainer.contract.config import ObjectiveSpec
 from crossfold_trainer.contract.metrics import Direction
+from crossfold_trainer.contract.objective import ObjectiveSpec
 from crossfold_trainer.contract.scoring import better, rank, score_direction
 
 TOP = 10

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from crossfold_trainer import ranks, spread
 from crossfold_trainer.contract import hyperparameters as hp
-from crossfold_trainer.contract.config import Precision, Strategy, TrainerSpec
+from crossfold_trainer.contract.trainer import Precision, Strategy, TrainerSpec
 from crossfold_trainer.labels import BINARY
 from crossfold_trainer.losses import make_criterion
 from crossfold_trainer.metrics import PixelMetrics

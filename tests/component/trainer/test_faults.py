@@ -16,9 +16,9 @@ from crossfold_trainer.contract.config import (
     CONFIG_VARIABLE,
     CREDENTIALS_VARIABLE,
     TERMINATION_VARIABLE,
-    DataSpec,
     with_digest,
 )
+from crossfold_trainer.contract.data import DataSpec
 from crossfold_trainer.contract.exits import Exit
 from crossfold_trainer.contract.result import RunFailure, RunResult, parse_message
 from crossfold_trainer.data import Patches, open_dataset

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crossfold_trainer.contract.config import DataSpec
+from crossfold_trainer.contract.data import DataSpec
 from crossfold_trainer.data import open_dataset
 
 SCRIPT = Path(__file__).resolve().parents[3] / "examples" / "quickstart" / "make_dataset.py"

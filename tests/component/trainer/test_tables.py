@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from crossfold_trainer import gather, tables
-from crossfold_trainer.contract.config import ArtifactsSpec
+from crossfold_trainer.contract.data import ArtifactsSpec
 from crossfold_trainer.contract.metrics import REPORTED
 from crossfold_trainer.store import open_store
 from tests.finished import ROOT, run_of

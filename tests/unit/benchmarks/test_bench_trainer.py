@@ -12,7 +12,7 @@ import zarr
 from benchmarks.trainer import __main__ as bench
 from benchmarks.trainer import data_path, step
 from benchmarks.trainer.gpu import count_tests
-from crossfold_trainer.contract.config import DataSpec
+from crossfold_trainer.contract.data import DataSpec
 from crossfold_trainer.data import open_dataset
 from tests.trainer_data import ENCODER
 

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from crossfold_trainer.contract.config import RunConfig, TrainerSpec, config_digest, seed_sequence, with_digest
+from crossfold_trainer.contract.config import RunConfig, config_digest, with_digest
+from crossfold_trainer.contract.crossvalidation import seed_sequence
+from crossfold_trainer.contract.trainer import TrainerSpec
 
 MINIMAL: dict[str, Any] = {
     "run": "r",

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from crossfold_trainer.contract.config import Combine, ObjectiveSpec
 from crossfold_trainer.contract.metrics import METRICS, Direction
+from crossfold_trainer.contract.objective import Combine, ObjectiveSpec
 from crossfold_trainer.contract.scoring import better, mean_std, run_score, score_direction, score_range
 
 RUNS = [

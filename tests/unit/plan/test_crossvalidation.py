@@ -8,7 +8,7 @@ from crossfold_operator.names import CrossValidationPhase as Phase
 from crossfold_operator.names import TrainRunPhase
 from crossfold_operator.observe.runs import Run
 from crossfold_operator.plan.crossvalidation import Unit, due, phase_of, spoilt
-from crossfold_trainer.contract.config import CrossValidationSpec
+from crossfold_trainer.contract.crossvalidation import CrossValidationSpec
 
 UNITS = CrossValidationSpec(folds=2, seeds=[7, 5]).units
 

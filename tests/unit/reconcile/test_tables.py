@@ -13,7 +13,7 @@ from crossfold_operator.api.tune import TuneSpec
 from crossfold_operator.cluster.base import Key, Obj
 from crossfold_operator.names import Kind
 from crossfold_trainer import artifacts, gather
-from crossfold_trainer.contract.config import ArtifactsSpec
+from crossfold_trainer.contract.data import ArtifactsSpec
 from crossfold_trainer.store import Store
 from tests.fakes import world as w
 from tests.fakes.memory_cluster import MemoryCluster

@@ -7,7 +7,7 @@ from crossfold_operator.api.fields import NamedValue
 from crossfold_operator.api.parameters import ParameterSpec
 from crossfold_operator.search.history import Trial, TrialState
 from crossfold_operator.search.warm_start import Source, warm_start
-from crossfold_trainer.contract.config import ObjectiveSpec
+from crossfold_trainer.contract.objective import ObjectiveSpec
 
 OBJECTIVE = ObjectiveSpec.model_validate({"metrics": [{"name": "val/JaccardIndex"}]})
 SPACE = [

@@ -9,7 +9,7 @@ import pytest
 
 from crossfold_trainer import cache as cache_module
 from crossfold_trainer.cache import DiskCache
-from crossfold_trainer.contract.config import CacheSpec
+from crossfold_trainer.contract.data import CacheSpec
 from crossfold_trainer.errors import ConfigError
 
 KEY = "data.zarr/x/c/3/0/0/0"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from crossfold_trainer.checkpoints import CheckpointLog
-from crossfold_trainer.contract.config import ArtifactsSpec
+from crossfold_trainer.contract.data import ArtifactsSpec
 from crossfold_trainer.errors import Fenced, StoreError
 from crossfold_trainer.store import Store, open_store
 

@@ -9,7 +9,8 @@ import torch
 import zarr
 
 from crossfold_trainer import loader as loader_module
-from crossfold_trainer.contract.config import DataSpec, InMemory
+from crossfold_trainer.contract.data import DataSpec
+from crossfold_trainer.contract.trainer import InMemory
 from crossfold_trainer.data import DataSet, open_dataset
 from crossfold_trainer.errors import ConfigError
 from crossfold_trainer.labels import BINARY, Labels

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import zarr
 
-from crossfold_trainer.contract.config import ArtifactsSpec, DataSpec
+from crossfold_trainer.contract.data import ArtifactsSpec, DataSpec
 from crossfold_trainer.data import open_dataset
 from crossfold_trainer.dataset.__main__ import main
 from crossfold_trainer.dataset.rewrite import rewrite

@@ -2,8 +2,8 @@
 
 import pytest
 
-from crossfold_trainer.contract.config import TrainerSpec
 from crossfold_trainer.contract.exits import Exit
+from crossfold_trainer.contract.trainer import TrainerSpec
 from crossfold_trainer.launch import NODE_VARIABLE, places, verdict
 
 FIRST_NODE = {"MASTER_ADDR": "r-0.r", "MASTER_PORT": "29500"}

@@ -14,7 +14,7 @@ from zarr import codecs
 from zarr.codecs.numcodecs import FixedScaleOffset
 
 from crossfold_trainer import loader as loader_module
-from crossfold_trainer.contract.config import DataSpec
+from crossfold_trainer.contract.data import DataSpec
 from crossfold_trainer.data import open_dataset
 from crossfold_trainer.errors import ConfigError
 from crossfold_trainer.layout import Layout, Scaling, parse

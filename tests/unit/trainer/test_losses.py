@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from crossfold_trainer.contract import hyperparameters as hp
-from crossfold_trainer.contract.config import Loss, TrainerSpec
+from crossfold_trainer.contract.trainer import Loss, TrainerSpec
 from crossfold_trainer.errors import ConfigError
 from crossfold_trainer.labels import BINARY, Labels
 from crossfold_trainer.losses import Criterion, make_criterion

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from crossfold_trainer.contract import hyperparameters as hp
-from crossfold_trainer.contract.config import Precision, TrainerSpec
+from crossfold_trainer.contract.trainer import Precision, TrainerSpec
 from crossfold_trainer.errors import AcceleratorOutOfMemory, ConfigError, MicroBatchTooLarge, PeersLost
 from crossfold_trainer.faults import explained, meaning_of
 from crossfold_trainer.labels import BINARY

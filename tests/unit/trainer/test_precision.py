@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from crossfold_trainer import model
-from crossfold_trainer.contract.config import Precision
+from crossfold_trainer.contract.trainer import Precision
 from crossfold_trainer.errors import ConfigError
 from crossfold_trainer.precision import numerics, set_backends
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from crossfold_trainer import pretrained
 from crossfold_trainer.contract import hyperparameters as hp
-from crossfold_trainer.contract.config import ArtifactsSpec
+from crossfold_trainer.contract.data import ArtifactsSpec
 from crossfold_trainer.errors import ConfigError
 from crossfold_trainer.model import build_model
 from crossfold_trainer.pretrained import is_uri, load_checkpoint, load_encoder

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from crossfold_trainer.contract.config import Scheduler
+from crossfold_trainer.contract.trainer import Scheduler
 from crossfold_trainer.schedules import Position, learning_rate
 
 

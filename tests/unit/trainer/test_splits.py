@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn import model_selection as sk
 
-from crossfold_trainer.contract.config import FoldMethod, seed_sequence
+from crossfold_trainer.contract.crossvalidation import FoldMethod, seed_sequence
 from crossfold_trainer.errors import ConfigError
 from crossfold_trainer.splits import Metadata, fold_indices, make_splits
 from tests.trainer_data import run_config

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from crossfold_trainer.contract import hyperparameters as hp
-from crossfold_trainer.contract.config import Loss, Precision, TrainerSpec
+from crossfold_trainer.contract.trainer import Loss, Precision, TrainerSpec
 from crossfold_trainer.labels import BINARY, Labels
 from crossfold_trainer.losses import make_criterion
 from crossfold_trainer.metrics import PixelMetrics

@@ -19,7 +19,8 @@ from obstore.store import MemoryStore
 from pyarrow import parquet
 
 from crossfold_trainer import gather, tables
-from crossfold_trainer.contract.config import ArtifactsSpec, RunConfig, config_digest
+from crossfold_trainer.contract.config import RunConfig, config_digest
+from crossfold_trainer.contract.data import ArtifactsSpec
 from crossfold_trainer.contract.metrics import REPORTED
 from crossfold_trainer.interrupt import Interrupt
 from crossfold_trainer.store import Entry, Fetched, Store, open_store
@@ -369,7 +370,7 @@ def test_without_the_look_after_the_write_rows_are_lost(monkeypatch: pytest.Monk
 WORKER = """
 import sys
 from crossfold_trainer import gather
-from crossfold_trainer.contract.config import ArtifactsSpec
+from crossfold_trainer.contract.data import ArtifactsSpec
 from crossfold_trainer.store import open_store
 from tests.finished import finish, run_of
 uri, seed, trials = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])

@@ -13,7 +13,7 @@ import torch
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 
-from crossfold_trainer.contract.config import TrackingSpec
+from crossfold_trainer.contract.tracking import TrackingSpec
 from crossfold_trainer.trackers import process
 from crossfold_trainer.trackers.base import RunFacts
 from crossfold_trainer.trackers.process import Worker, make

@@ -1,9 +1,13 @@
-"""What every model of the contract shares: camelCase on the wire, frozen, nothing unknown accepted."""
+"""What models of the contract share: camelCase on the wire, frozen, nothing unknown accepted; and kinds of names."""
 
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
+
+ShortText = Annotated[str, Field(max_length=253)]
+Name = Annotated[str, Field(min_length=1, max_length=253)]
+SecretName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 
 
 class Rule(NamedTuple):

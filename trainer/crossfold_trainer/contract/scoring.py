@@ -8,8 +8,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, assert_never
 
-from crossfold_trainer.contract.config import Combine, ObjectiveSpec
 from crossfold_trainer.contract.metrics import Direction, metric_info
+from crossfold_trainer.contract.objective import Combine, ObjectiveSpec
 
 
 class Score(NamedTuple):

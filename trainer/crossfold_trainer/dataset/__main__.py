@@ -5,7 +5,7 @@ import sys
 
 from pydantic import ValidationError
 
-from crossfold_trainer.contract.config import ArtifactsSpec, DataSpec
+from crossfold_trainer.contract.data import ArtifactsSpec, DataSpec
 from crossfold_trainer.dataset.rewrite import rewrite
 from crossfold_trainer.errors import ConfigError, StoreError
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from crossfold_trainer.contract.config import ArtifactsSpec, DataSpec
+from crossfold_trainer.contract.data import ArtifactsSpec, DataSpec
 from crossfold_trainer.data import ARRAYS, CONFIG, LABELS, METADATA, DataSet, Patches, open_dataset
 from crossfold_trainer.errors import ConfigError
 from crossfold_trainer.store import Store, open_store

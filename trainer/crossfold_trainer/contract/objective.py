@@ -1,0 +1,65 @@
+"""What a run is scored by."""
+
+import json
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from crossfold_trainer.contract.base import Model, Rule
+from crossfold_trainer.contract.metrics import KNOWN_OBJECTIVES, Direction, metric_info
+
+
+class Combine(StrEnum):
+    """How several metrics make one score."""
+
+    HARMONIC = "Harmonic"
+    ARITHMETIC = "Arithmetic"
+    GEOMETRIC = "Geometric"
+    MIN = "Min"
+
+
+class ObjectiveMetric(Model):
+    """One metric of the objective."""
+
+    name: Annotated[str, Field(min_length=5, max_length=63, pattern=r"^val/[A-Za-z][A-Za-z0-9_]*$")]
+    """Validation metric, such as val/JaccardIndex or val/Recall."""
+    direction: Direction | None = None
+    """Maximize or Minimize; null: the metric's own direction, where the metric is a known one."""
+
+    rules = (
+        Rule(
+            f"has(self.direction) || self.name in {json.dumps(list(KNOWN_OBJECTIVES)).replace(chr(34), chr(39))}",
+            "a metric that Crossfold does not know must say its direction: add direction: Maximize or Minimize",
+        ),
+    )
+
+    @property
+    def resolved_direction(self) -> Direction:
+        """The direction that counts.
+
+        Raises:
+            ValueError: the metric is unknown and says no direction.
+        """
+        if self.direction is not None:
+            return self.direction
+        info = metric_info(self.name)
+        if info is None:
+            raise ValueError(f"metric {self.name} is unknown and must say its direction")
+        return info.direction
+
+
+class ObjectiveSpec(Model):
+    """What a run is scored by."""
+
+    metrics: Annotated[
+        list[ObjectiveMetric],
+        Field(
+            min_length=1,
+            max_length=8,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ]
+    """Validation metrics that make the score, at least one."""
+    combine: Combine = Combine.HARMONIC
+    """How several metrics make one score: Harmonic, Arithmetic or Geometric mean, or Min; unused with one metric."""
