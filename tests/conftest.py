@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.controlplane import ControlPlane, Kubectl
@@ -19,6 +20,10 @@ ROOT = Path(__file__).resolve().parent.parent
 ROUND = int(os.environ.get("CROSSFOLD_TEST_ROUND", "0"))
 """Which repetition this is: tests that draw at random draw otherwise in each (`make steady`)."""
 CHART = ROOT / "charts" / "crossfold"
+
+# No example is timed: on a busy machine any of them may take long.
+hypothesis.settings.register_profile("crossfold", deadline=None)
+hypothesis.settings.load_profile("crossfold")
 
 
 def _devcluster_environment() -> dict[str, str]:

@@ -27,8 +27,8 @@ def main() -> None:
     """Run the parts, print a table, write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=PARTS, help="measure this part; the results of the other are kept")
-    parser.add_argument("--replays", type=int, default=40, help="replays of a task and design (rivals: an eighth)")
-    parser.add_argument("--studies", type=int, default=400, help="simulated searches of a kind and design")
+    parser.add_argument("--replays", type=int, default=120, help="replays of a task and design (rivals: an eighth)")
+    parser.add_argument("--studies", type=int, default=1000, help="simulated searches of a kind and design")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()

@@ -22,6 +22,7 @@ DIGITS = 12
 """Significant digits in which two values must differ to be two."""
 _REMEMBERED = 100_000
 """Values whose coordinates are kept at most."""
+_UNHASHABLE = (list, dict)
 
 _SHOWN = 10
 """Values of a list that a message shows."""
@@ -64,10 +65,8 @@ class Dimension(ABC):
 
     def coordinate(self, value: Any) -> Coordinate | None:
         """The coordinate of a value; None when it is not one of this dimension's."""
-        if isinstance(value, list | dict):
-            return self._find(value)
         # Thousands of trials share few values. The type is part of the key since True equals 1.
-        key = (type(value), value)
+        key = (type(value), repr(value) if isinstance(value, _UNHASHABLE) else value)
         if key not in self._found:
             if len(self._found) >= _REMEMBERED:
                 self._found.clear()

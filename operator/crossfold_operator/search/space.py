@@ -21,6 +21,7 @@ from crossfold_operator.search.dimensions import (
 from crossfold_operator.search.history import Trial
 from crossfold_trainer.contract import hyperparameters as hp
 
+_NUMBER = (float, int)
 _ALIKE = 1e-9
 """Relative difference beyond which two numbers surely differ in the digits that count."""
 
@@ -66,9 +67,7 @@ class Space:
             near = dimension.value(coordinate)
             low, high = sorted((near * (1 - _ALIKE), near * (1 + _ALIKE)))
             alike = [
-                t
-                for t in trials
-                if not isinstance(value := t.parameters.get(name), float | int) or low <= value <= high
+                t for t in trials if not isinstance(value := t.parameters.get(name), _NUMBER) or low <= value <= high
             ]
         else:
             alike = [

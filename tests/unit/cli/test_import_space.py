@@ -176,19 +176,19 @@ def named(values: st.SearchStrategy[Meaning]) -> st.SearchStrategy[dict[str, Mea
     return st.lists(values, min_size=1, max_size=5).map(lambda found: {f"x-p{i}": m for i, m in enumerate(found)})
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25, derandomize=True)
 @given(named(DARTS))
 def test_darts(meanings: dict[str, Meaning]) -> None:
     judge("darts", {"hyperparameters": {name: m.written for name, m in meanings.items()}}, meanings)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25, derandomize=True)
 @given(named(WANDB))
 def test_wandb(meanings: dict[str, Meaning]) -> None:
     judge("wandb", {"method": "random", "parameters": {name: m.written for name, m in meanings.items()}}, meanings)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25, derandomize=True)
 @given(named(KATIB))
 def test_katib(meanings: dict[str, Meaning]) -> None:
     parameters = [
@@ -201,7 +201,7 @@ def test_katib(meanings: dict[str, Meaning]) -> None:
     )
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25, derandomize=True)
 @given(named(JOB))
 def test_optimization_job(meanings: dict[str, Meaning]) -> None:
     parameters = [{"name": name, "searchSpace": m.written} for name, m in meanings.items()]

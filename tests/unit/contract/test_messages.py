@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfold_trainer.contract.exits import Exit
@@ -51,7 +51,6 @@ def test_optional_metrics_are_left_out_from_the_end_when_it_would_be_too_long() 
     assert len(json.dumps({"result": longer}, separators=(",", ":"))) > MESSAGE_LIMIT
 
 
-@settings(deadline=None)
 @given(
     reason=st.text(max_size=6000),
     names=st.lists(st.text(min_size=1, max_size=63), max_size=64, unique=True),

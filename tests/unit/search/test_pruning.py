@@ -48,7 +48,7 @@ def test_the_rungs_of_another_reduction_factor() -> None:
     st.integers(1, 100_000),
     st.integers(2, 16),
 )
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_epochs_are_few_validations_in_the_middle(
     method: PruningMethod, first: int, last: int, every: int, reduction: int
 ) -> None:
@@ -120,7 +120,7 @@ def test_asha_stops_most_of_many() -> None:
 
 
 @given(st.floats(-5, 5), st.lists(st.floats(-5, 5), max_size=9), st.randoms())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_direction_and_order(best: float, others: list[float], rng: random.Random) -> None:
     for rule in (median_stop, asha):
         up = rule(4, best, others, UP, min_peers=2)

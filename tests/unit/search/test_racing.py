@@ -158,14 +158,14 @@ def flipped(study: dict[str, Any]) -> dict[str, Any]:
 
 
 @given(studies(), st.randoms())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_the_order_of_runs_and_trials_does_not_matter(study: dict[str, Any], rng: random.Random) -> None:
     shuffled = {name: rng.sample(study[name], len(study[name])) for name in ("obs", "completed")}
     assert decide(**study | shuffled) == decide(**study)
 
 
 @given(studies(), st.sampled_from([None, 0.5]))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_minimising_is_maximising_the_negative(study: dict[str, Any], failure_score: float | None) -> None:
     """Also with a failed run that has a known score, and with bounds."""
     if failure_score is not None:
@@ -180,7 +180,7 @@ def test_minimising_is_maximising_the_negative(study: dict[str, Any], failure_sc
 
 
 @given(studies())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_a_bad_completed_trial_changes_nothing_while_the_number_of_references_stays(study: dict[str, Any]) -> None:
     """Neither the bar nor the noise come from it."""
     before = decide(**study)
@@ -196,7 +196,7 @@ def test_a_bad_completed_trial_changes_nothing_while_the_number_of_references_st
 
 
 @given(studies(seeds=1))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_in_a_hold_out_seeds_take_the_part_of_folds(study: dict[str, Any]) -> None:
     turned = {
         **study,
@@ -209,7 +209,7 @@ def test_in_a_hold_out_seeds_take_the_part_of_folds(study: dict[str, Any]) -> No
 
 
 @given(studies(), st.floats(0, 0.05))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_a_higher_bar_is_never_less_evidence(study: dict[str, Any], min_delta: float) -> None:
     """With the floor off, which moves with the bar."""
     low, high = (decide(**study, sd_floor_rel=0, min_delta=delta) for delta in (0, min_delta))
@@ -219,7 +219,7 @@ def test_a_higher_bar_is_never_less_evidence(study: dict[str, Any], min_delta: f
 
 
 @given(studies())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_parts_give_what_the_whole_gives(study: dict[str, Any]) -> None:
     known = references(study["completed"], study["K"], study["S"], study["direction"])
     assert judge(study["obs"], known, study["K"], study["S"], study["direction"]) == decide(**study)

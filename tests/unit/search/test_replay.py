@@ -56,7 +56,7 @@ def stored(trials: list[Trial], rng: random.Random) -> list[Trial]:
     return back
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.builds(
         lambda name, seed: AlgorithmSpec.model_validate({"name": name, "seed": seed}),

@@ -98,7 +98,7 @@ def test_a_finite_space_is_asked_once_each_and_then_exhausted(name: str) -> None
     assert ask(FINITE, algorithm(name), Direction.MAXIMIZE, trials, len(trials)) is None
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.sampled_from(["TPE", "Random", "Grid", "Sobol", "CMAES"]),
     st.integers(0, 2**31 - 1),
@@ -116,7 +116,7 @@ def test_no_duplicate_until_exhausted(name: str, seed: int, choices: int, steps:
     assert len(set(canonical(trials))) == len(trials) == size
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.sampled_from(EVERY), st.integers(0, 2**31 - 1), st.randoms(use_true_random=False))
 def test_the_order_of_the_history_is_irrelevant_and_a_rebuild_gives_the_same(
     name: str, seed: int, rng: random.Random

@@ -44,7 +44,6 @@ NO_NULLS = st.recursive(
 DOCUMENTS = st.dictionaries(st.sampled_from("abcd"), NO_NULLS, max_size=4)
 
 
-@settings(deadline=None)
 @given(old=DOCUMENTS, new=DOCUMENTS)
 def test_a_patch_leads_from_old_to_new(old: dict[str, Any], new: dict[str, Any]) -> None:
     patch = merge_patch(old, new)
@@ -52,13 +51,12 @@ def test_a_patch_leads_from_old_to_new(old: dict[str, Any], new: dict[str, Any])
     assert (patch == {}) == (old == new)
 
 
-@settings(deadline=None)
 @given(old=DOCUMENTS, new=DOCUMENTS)
 def test_a_patch_holds_only_what_changed(old: dict[str, Any], new: dict[str, Any]) -> None:
     assert not any(key in old and old[key] == new.get(key) for key in merge_patch(old, new))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.tuples(st.just(TuneStatus), anything.statuses(Kind.TUNE))
     | st.tuples(st.just(CrossValidationStatus), anything.statuses(Kind.CROSS_VALIDATION))
@@ -144,7 +142,6 @@ def test_problems_are_told_together() -> None:
 # Numbers as text ------------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_a_decimal_reads_back_as_the_same_number(value: float) -> None:
     text = decimal(value)

@@ -32,7 +32,7 @@ def reference(method: FoldMethod, n: int, seed: int) -> Any:
             raise AssertionError(method)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     method=st.sampled_from([m for m in FoldMethod if m is not FoldMethod.NONE]),
     positive=st.lists(st.booleans(), min_size=20, max_size=80),
