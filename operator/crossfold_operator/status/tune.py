@@ -226,13 +226,10 @@ _Decided = tuple[datetime, int, bool, str, str]
 
 
 def _later(last: _Decided | None, trial: Trial) -> _Decided | None:
-    if trial.pruned and trial.stop is not None and trial.stop.time is not None:
-        time, message = trial.stop.time, trial.stop.message
-    elif trial.audit is not None:
-        time, message = trial.audit.time, trial.audit.message
-    else:
+    decision = trial.decision
+    if decision is None or decision.time is None:
         return last
-    decided = (parse_time(time), trial.number, trial.pruned, time, message)
+    decided = (parse_time(decision.time), trial.number, trial.pruned, decision.time, decision.message)
     return decided if last is None else max(last, decided)
 
 
