@@ -8,12 +8,12 @@ from typing import assert_never
 from crossfold_cli.explain.past import Past, Seen, known_at
 from crossfold_operator.api.algorithm import SETTINGS, AlgorithmName
 from crossfold_operator.observe.trials import Trial
+from crossfold_operator.plan.ranking import ranking
 from crossfold_operator.plan.tune import history
 from crossfold_operator.search.history import Trial as Told
 from crossfold_operator.search.history import TrialState
 from crossfold_operator.search.sampler import ask, sampler_name
 from crossfold_operator.search.space import space_of
-from crossfold_operator.status.tune import ranking
 from crossfold_trainer.contract.scoring import score_direction
 
 STARTUP = int(SETTINGS[AlgorithmName.TPE]["startupTrials"].default or 0)

@@ -1,21 +1,16 @@
 """The looks that racing took at a trial: each is taken once more, with what was known then. Pure."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from crossfold_cli.explain.past import Past, Seen, known_then, under_way
+from crossfold_cli.explain.past import Past, Seen, decided, known_then, same_numbers, under_way
 from crossfold_operator.api.racing import LookSpec
 from crossfold_operator.names import CrossValidationPhase
 from crossfold_operator.observe.runs import Run, finite
 from crossfold_operator.observe.trials import Trial
 from crossfold_operator.plan import racing as plan_racing
 from crossfold_operator.search import racing, racing_words
-from crossfold_operator.times import parse_time
-
-_SAME = 1e-9
-"""Relative difference up to which two numbers are the same."""
 
 
 @dataclass(frozen=True)
@@ -68,33 +63,23 @@ def looks(past: Past, seen: Seen) -> tuple[Look, ...]:
     """
     if not past.spec.racing.enabled:
         return ()
-    record, decided = _recorded(seen)
     found: list[Look] = []
-    for at in () if seen.undated else _moments(past, seen, decided):
+    for at in () if seen.undated else _moments(past, seen):
         decision = _decision(past, seen, at)
         if decision is None:
             continue
         look = _look(at, decision)
         if not found or _news(look) != _news(found[-1]):
             found.append(look)
-    if record is not None and decided is not None:
-        found.append(_replayed(past, seen, record, decided))
+    written, end = seen.trial.decision, decided(seen.trial)
+    if written is not None and written.look is not None and end is not None:
+        found.append(_replayed(past, seen, written.look, end, written.message))
     return tuple(found)
 
 
-def _recorded(seen: Seen) -> tuple[LookSpec | None, datetime | None]:
-    """The look that decided, and when."""
-    stop, audit = seen.trial.stop, seen.trial.audit
-    if seen.trial.pruned and stop is not None and stop.time is not None:
-        return stop.look, parse_time(stop.time)
-    if audit is not None:
-        return audit.look, parse_time(audit.time)
-    return None, None
-
-
-def _moments(past: Past, seen: Seen, decided: datetime | None) -> list[datetime]:
+def _moments(past: Past, seen: Seen) -> list[datetime]:
     """When there was something new to see while the trial was under way, before it was decided."""
-    end = decided or seen.ended
+    end = decided(seen.trial) or seen.ended
     own = set(seen.known.values())
     others = {
         other.ended
@@ -115,10 +100,14 @@ def _decision(past: Past, seen: Seen, at: datetime) -> racing.Decision | None:
 
 def _alpha(past: Past, seen: Seen, at: datetime) -> float:
     """What p was compared with at a time, as the next decision says; it may have been edited since."""
-    own, _ = _recorded(seen)
-    if own is not None:
-        return own.alpha
-    written = [(when, record.alpha) for record, when in map(_recorded, past.trials) if record and when and when >= at]
+    own = seen.trial.decision
+    if own is not None and own.look is not None:
+        return own.look.alpha
+    written = [
+        (when, other.look.alpha)
+        for trial in past.now
+        if (other := trial.decision) and other.look and (when := decided(trial)) and when >= at
+    ]
     return min(written)[1] if written else past.spec.racing.alpha
 
 
@@ -130,7 +119,7 @@ def _taken(
     return next((d for t, d in plan_racing.looks(spec, [trial, *others]) if t.number == trial.number), None)
 
 
-def _replayed(past: Past, seen: Seen, record: LookSpec, at: datetime) -> Look:
+def _replayed(past: Past, seen: Seen, record: LookSpec, at: datetime, text: str) -> Look:
     """The look that decided, as it was written down; taken once more to see whether it comes out the same."""
     ended = _first(seen, record.runs_done)
     others = [other for other in past.trials if other is not seen]
@@ -141,8 +130,6 @@ def _replayed(past: Past, seen: Seen, record: LookSpec, at: datetime) -> Look:
             for known in known_then(others, at)
             if (decision := _taken(past, seen, ended, known, record.alpha)) is not None
         )
-    stop = seen.trial.stop if seen.trial.pruned else None
-    text = stop.message if stop is not None else seen.trial.audit.message if seen.trial.audit is not None else ""
     return Look(
         at=at,
         text=text,
@@ -175,9 +162,7 @@ def _first(seen: Seen, number: int) -> list[Run] | None:
 
 def _is(decision: racing.Decision, record: LookSpec) -> bool:
     pairs = ((decision.p, record.p), (decision.predicted, record.predicted), (decision.bar, record.bar))
-    return decision.prune and all(
-        own is not None and math.isclose(own, written, rel_tol=_SAME, abs_tol=_SAME) for own, written in pairs
-    )
+    return decision.prune and same_numbers(pairs)
 
 
 def _look(at: datetime, decision: racing.Decision) -> Look:

@@ -4,6 +4,7 @@ Objects keep when they were created and when their conditions changed, to the se
 when, since it writes both.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -25,6 +26,8 @@ from crossfold_operator.times import parse_time
 
 Obj = Mapping[str, Any]
 
+_SAME = 1e-9
+"""Difference, relative or absolute, up to which two numbers are the same."""
 _DOUBT = 1.0
 """Seconds by which two times may differ and still be in either order."""
 _DOUBTFUL = 4
@@ -156,8 +159,8 @@ def _seen(trial: Trial, cv: Obj, runs_of: Callable[[str], Sequence[Obj]]) -> See
 
 def _ended(trial: Trial, status: Mapping[str, Any]) -> datetime | None:
     """When a trial was over for the search: when it was pruned, or when its status said so."""
-    if trial.pruned and trial.stop is not None and trial.stop.time is not None:
-        return parse_time(trial.stop.time)
+    if trial.pruned and (at := decided(trial)) is not None:
+        return at
     return _over(status) if trial.terminal else None
 
 
@@ -169,6 +172,17 @@ def _over(status: Mapping[str, Any]) -> datetime | None:
         if condition["type"] in (Condition.COMPLETE, Condition.FAILED) and condition["status"] == "True"
     ]
     return max(times, default=None)
+
+
+def decided(trial: Trial) -> datetime | None:
+    """When racing or pruning decided about a trial; None where neither did."""
+    decision = trial.decision
+    return None if decision is None or decision.time is None else parse_time(decision.time)
+
+
+def same_numbers(pairs: Iterable[tuple[float | None, float]]) -> bool:
+    """Whether all numbers come out as they were written down; one that was not computed does not."""
+    return all(own is not None and math.isclose(own, written, rel_tol=_SAME, abs_tol=_SAME) for own, written in pairs)
 
 
 def known_at(past: Past, number: int) -> list[list[Trial]]:

@@ -12,9 +12,10 @@ from crossfold_cli.explain.past import Past, Seen, under_way
 from crossfold_operator.names import Condition, CrossValidationPhase
 from crossfold_operator.observe.runs import Run, finite
 from crossfold_operator.observe.trials import Trial
+from crossfold_operator.plan.ranking import ranking
 from crossfold_operator.plan.tune import history
 from crossfold_operator.search.history import digest
-from crossfold_operator.status.tune import objective_text, ranking
+from crossfold_operator.status.tune import objective_text
 from crossfold_trainer.contract.scoring import better, score_direction
 
 

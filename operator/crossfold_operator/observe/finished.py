@@ -5,9 +5,8 @@ from all of those is therefore kept with them, and carried on when another one e
 """
 
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, reduce
 from operator import attrgetter
 from typing import Any, TypeVar, TypeVarTuple, overload
 
@@ -23,15 +22,16 @@ _by_number = attrgetter("number")
 class Finished(Sequence[Trial]):
     """Trials that have ended, by number. It never changes: ``adding`` makes another one.
 
-    It is the same object for as long as the trials are the same.
+    It is the same object for as long as the trials are the same, and keeps what was reckoned from them. The next one
+    takes over what one more trial changes alone (``fold``, ``each``), and reckons the rest anew (``once``). What is
+    reckoned is told apart by the function, which is one of a module, and its settings, which may be hashed.
     """
 
     def __init__(self, trials: Iterable[Trial] = ()) -> None:
         self._trials = sorted(trials, key=_by_number)
-        self._phases = Counter(trial.phase for trial in self._trials)
-        self._folds: dict[Hashable, tuple[Callable[[Any, Trial], Any], Any]] = {}
         self._known: dict[Hashable, Any] = {}
-        self._made: dict[Hashable, tuple[Callable[[Trial], Any], list[Any]]] = {}
+        self._carry: dict[Hashable, Callable[[Any, Trial, int], Any]] = {}
+        """(what is known, another trial, its place) -> what is known then; of what is taken over."""
 
     def adding(self, trials: Iterable[Trial]) -> "Finished":
         """With others that have ended as well."""
@@ -40,70 +40,52 @@ class Finished(Sequence[Trial]):
             return self
         new = Finished()
         new._trials = list(self._trials)
-        new._made = {key: (make, list(made)) for key, (make, made) in self._made.items()}
+        new._carry = dict(self._carry)
+        new._known = {key: self._known[key] for key in self._carry}
         for trial in more:
             place = bisect_left(new._trials, trial.number, key=_by_number)
             new._trials.insert(place, trial)
-            for make, made in new._made.values():
-                made.insert(place, make(trial))
-        new._phases = self._phases + Counter(trial.phase for trial in more)
-        for key, (step, value) in self._folds.items():
-            for trial in more:
-                value = step(value, trial)  # noqa: PLW2901 -- carried on from trial to trial
-            new._folds[key] = (step, value)
+            for key, carry in new._carry.items():
+                new._known[key] = carry(new._known[key], trial, place)
         return new
 
     def count(self, phase: CrossValidationPhase) -> int:
         """How many are in a phase."""
-        return self._phases[phase]
+        return self.fold(_in_phase, 0, phase)
 
     def fold(self, step: Callable[[T, Trial, *Ts], T], start: T, *settings: *Ts) -> T:
         """``step(... step(step(start, trial), trial) ..., trial)`` over all of them.
 
         Args:
-            step: a function of a module, which must not care in which order the trials come.
+            step: which must not care in which order the trials come.
             start: the value for no trials.
-            settings: what else the step is given; may be hashed.
+            settings: what else the step is given.
         """
-        key = (step, settings)
-        if key not in self._folds:
 
-            def carry(value: T, trial: Trial) -> T:
-                return step(value, trial, *settings)
+        def carry(value: T, trial: Trial, _: int) -> T:
+            return step(value, trial, *settings)
 
-            value = start
-            for trial in self._trials:
-                value = carry(value, trial)
-            self._folds[key] = (carry, value)
-        found: T = self._folds[key][1]
-        return found
+        return self._kept(
+            (step, settings), lambda: reduce(lambda v, t: step(v, t, *settings), self._trials, start), carry
+        )
 
     def each(self, make: Callable[[Trial, *Ts], T], *settings: *Ts) -> Sequence[T]:
-        """``make(trial)`` of all of them, made once for each.
+        """``make(trial, *settings)`` of all of them, made once for each."""
 
-        Args:
-            make: a function of a module.
-            settings: what else it is given; may be hashed.
-        """
-        key = (make, settings)
-        if key not in self._made:
+        def carry(made: list[T], trial: Trial, place: int) -> list[T]:
+            return [*made[:place], make(trial, *settings), *made[place:]]
 
-            def one(trial: Trial) -> T:
-                return make(trial, *settings)
-
-            self._made[key] = (one, list(map(one, self._trials)))
-        return self._made[key][1]
+        return self._kept((make, settings), lambda: [make(trial, *settings) for trial in self._trials], carry)
 
     def once(self, reckon: Callable[["Finished", *Ts], T], *settings: *Ts) -> T:
-        """``reckon(self)``, reckoned once and not carried on.
+        """``reckon(self, *settings)``, for what depends on all of them or on their order."""
+        return self._kept((reckon, settings), lambda: reckon(self, *settings))
 
-        Args:
-            reckon: a function of a module.
-            settings: what else it is given; may be hashed.
-        """
-        key = (reckon, settings)
+    def _kept(self, key: Hashable, reckon: Callable[[], T], carry: Callable[[T, Trial, int], T] | None = None) -> T:
         if key not in self._known:
-            self._known[key] = reckon(self, *settings)
+            self._known[key] = reckon()
+            if carry is not None:
+                self._carry[key] = carry
         found: T = self._known[key]
         return found
 
@@ -119,6 +101,10 @@ class Finished(Sequence[Trial]):
 
     def __iter__(self) -> Iterator[Trial]:
         return iter(self._trials)
+
+
+def _in_phase(count: int, trial: Trial, phase: CrossValidationPhase) -> int:
+    return count + (trial.phase is phase)
 
 
 class Trials(Sequence[Trial]):

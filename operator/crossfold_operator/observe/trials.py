@@ -88,6 +88,11 @@ class Trial:
         return self.stop is not None and self.stop.reason is StopReason.PRUNED
 
     @property
+    def decision(self) -> TrialStopSpec | AuditSpec | None:
+        """What racing or pruning decided about it, as it is written down: to stop it, or to audit it."""
+        return self.stop if self.pruned else self.audit
+
+    @property
     def scores(self) -> tuple[Score, ...]:
         """Of its runs that succeeded with a score that may be compared."""
         return self.ended.scores if self.ended is not None else scores_of(run.record for run in self.runs)

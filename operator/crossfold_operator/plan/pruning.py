@@ -5,23 +5,23 @@ compared with all trials on the same fold and seed, and not with the few that ca
 for each of its runs. When its first run has ended, its scores speak, and racing hears them.
 """
 
-import statistics
+import math
 from collections.abc import Sequence
-from functools import lru_cache
+from fractions import Fraction
 
 from crossfold_operator.api.pruning import PruningMethod, RunLookSpec
 from crossfold_operator.api.tune import TuneSpec
 from crossfold_operator.names import CrossValidationPhase
 from crossfold_operator.observe.curves import Curve
 from crossfold_operator.observe.finished import Finished, Trials
-from crossfold_operator.observe.trials import Ended, Trial
+from crossfold_operator.observe.trials import Trial
 from crossfold_operator.plan import racing
 from crossfold_operator.plan.crossvalidation import Unit, spoilt
 from crossfold_operator.plan.decisions import Decided
+from crossfold_operator.plan.ranking import ahead, leading
 from crossfold_operator.search import pruning
 from crossfold_operator.search.pruning import Verdict
 from crossfold_operator.search.racing import audited
-from crossfold_trainer.contract.metrics import Direction
 from crossfold_trainer.contract.scoring import better, score_direction
 
 
@@ -79,9 +79,8 @@ def looks(spec: TuneSpec, trials: Sequence[Trial]) -> list[tuple[Trial, Verdict]
     ]
     if not judged:
         return []
-    over = trials.finished.once(_with_curves)
     return [
-        (trial, _verdict(spec, curve, [other for _, other in curves if other is not curve], over))
+        (trial, _verdict(spec, curve, [other for _, other in curves if other is not curve], trials.finished))
         for trial, curve in judged
     ]
 
@@ -91,18 +90,14 @@ def _with_runs(finished: Finished) -> tuple[Trial, ...]:
     return tuple(trial for trial in finished if trial.ended is None)
 
 
-def _with_curves(finished: Finished) -> tuple[Ended, ...]:
-    return tuple(trial.ended for trial in finished if trial.ended is not None and trial.ended.curves)
-
-
-def _verdict(spec: TuneSpec, curve: Curve, under_way: Sequence[Curve], over: tuple[Ended, ...]) -> Verdict:
+def _verdict(spec: TuneSpec, curve: Curve, under_way: Sequence[Curve], finished: Finished) -> Verdict:
     """What a run's curve is worth beside those of trials under way, and of those that are over."""
     epoch, best, _ = curve.last
     rule, direction = spec.pruning, score_direction(spec.objective)
     median = rule.method is PruningMethod.MEDIAN_STOP
     values = [
-        *_of_ended(over, spec.cross_validation.units[0], epoch, completed=median),
-        *_values(under_way, epoch, completed=median),
+        *finished.once(_of_ended, spec.cross_validation.units[0], epoch, median),
+        *_values(under_way, epoch, median),
     ]
     if median:
         return pruning.median_stop(epoch, best, values, direction, min_peers=rule.min_peers)
@@ -111,36 +106,25 @@ def _verdict(spec: TuneSpec, curve: Curve, under_way: Sequence[Curve], over: tup
     )
 
 
-def _values(curves: Sequence[Curve], epoch: int, *, completed: bool) -> list[float]:
+def _values(curves: Sequence[Curve], epoch: int, completed: bool) -> list[float]:
     """What runs are compared by at an epoch: complete ones' means so far, or the best scores of all so far."""
     seen = [point for curve in curves if (curve.completed or not completed) and (point := curve.at(epoch)) is not None]
     return [point.mean if completed else point.best for point in seen]
 
 
-@lru_cache(maxsize=64)
-def _of_ended(over: tuple[Ended, ...], unit: Unit, epoch: int, *, completed: bool) -> tuple[float, ...]:
-    """Those of trials that have ended, in order: reckoned once for as long as no other trial has ended."""
-    curves = [curve for ended in over if (curve := ended.curves.get(unit)) is not None]
-    return tuple(sorted(_values(curves, epoch, completed=completed)))
-
-
-def _bar(spec: TuneSpec, trials: Sequence[Trial]) -> tuple[int | None, float | None]:
-    """The best complete trial, and what is better than it; None where there is none."""
-    direction = score_direction(spec.objective)
-    sign = 1 if direction is Direction.MAXIMIZE else -1
-    scored = [
-        (sign * t.score, -t.number) for t in trials if t.phase is CrossValidationPhase.COMPLETE and t.score is not None
-    ]
-    if not scored:
-        return None, None
-    best, number = max(scored)
-    return -number, sign * (best + spec.racing.min_delta)
+def _of_ended(finished: Finished, unit: Unit, epoch: int, completed: bool) -> list[float]:
+    """Those of trials that have ended, in order."""
+    curves = [curve for trial in finished if trial.ended is not None and (curve := trial.curve(unit)) is not None]
+    return sorted(_values(curves, epoch, completed))
 
 
 def _numbers(spec: TuneSpec, trials: Sequence[Trial], trial: Trial, seen: Verdict) -> RunLookSpec:
     units = spec.cross_validation.units
     fold, seed = units[0]
-    incumbent, bar = _bar(spec, trials)
+    best = next(iter(leading(spec.objective, trials)), None)
+    bar = None
+    if best is not None and best.score is not None:
+        bar = ahead(best.score, spec.racing.min_delta, score_direction(spec.objective))
     return RunLookSpec.model_validate(
         {
             "method": seen.method,
@@ -153,7 +137,7 @@ def _numbers(spec: TuneSpec, trials: Sequence[Trial], trial: Trial, seen: Verdic
             "runs_done": len(trial.scores),
             "runs_total": len(units),
             "predicted": _predicted(spec, trials, seen, bar),
-            "incumbent": incumbent,
+            "incumbent": None if best is None else best.number,
             "bar": bar,
         }
     )
@@ -165,14 +149,17 @@ def _predicted(spec: TuneSpec, trials: Sequence[Trial], seen: Verdict, bar: floa
     From the run's best score at the epoch, complete trials gained so much on average to the mean of all their runs: by
     training on, and since the first fold is easier or harder than others.
     """
-    unit = spec.cross_validation.units[0]
-    gains = [
-        trial.score - point.best
-        for trial in trials
-        if trial.phase is CrossValidationPhase.COMPLETE
-        and trial.score is not None
-        and (curve := trial.curve(unit)) is not None
-        and (point := curve.at(seen.epoch)) is not None
-    ]
-    predicted = seen.best + (statistics.fmean(gains) if gains else 0.0)
+    none = (0, Fraction(0))
+    count, gained = Trials.of(trials).finished.fold(_gained, none, spec.cross_validation.units[0], seen.epoch)
+    predicted = seen.best + (float(gained) / count if count else 0.0)
     return bar if bar is not None and better(predicted, bar, score_direction(spec.objective)) else predicted
+
+
+def _gained(sums: tuple[int, Fraction], trial: Trial, unit: Unit, epoch: int) -> tuple[int, Fraction]:
+    """Complete trials with a curve at the epoch, and what they gained: exactly, so that no order changes the sum."""
+    if trial.phase is not CrossValidationPhase.COMPLETE or trial.score is None:
+        return sums
+    curve = trial.curve(unit)
+    point = None if curve is None else curve.at(epoch)
+    gain = math.nan if point is None else trial.score - point.best
+    return (sums[0] + 1, sums[1] + Fraction(gain)) if math.isfinite(gain) else sums  # a status may say anything

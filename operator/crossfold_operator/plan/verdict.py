@@ -7,6 +7,7 @@ from crossfold_operator.api.tune import TuneSpec
 from crossfold_operator.names import CrossValidationPhase, Reason
 from crossfold_operator.observe.finished import Finished, Trials
 from crossfold_operator.observe.trials import Trial
+from crossfold_operator.plan.ranking import ahead
 from crossfold_operator.plan.spending import Spent
 from crossfold_operator.times import duration_seconds
 from crossfold_trainer.contract.config import OutOfMemoryPolicy
@@ -16,7 +17,7 @@ from crossfold_trainer.contract.scoring import better, score_direction
 CONFIG_FAILURES = 3
 """The Tune fails when this many trials failed for their configuration and no other trial has ended otherwise."""
 _JUDGED = (CrossValidationPhase.COMPLETE, CrossValidationPhase.PRUNED, CrossValidationPhase.UNSTABLE)
-"""Phases of a trial that tells whether the search still finds something better."""
+"""Phases of a trial whose parameters were judged by their scores."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,25 @@ def counted_failures(spec: TuneSpec, trials: Sequence[Trial], asked: int) -> int
     """Failed trials that count towards spec.maxFailedTrials.
 
     Under retries.outOfMemory Constrain those that did not fit into memory are what the search learns its limit from,
-    and do not count once a trial has fitted: before that nothing says that there is a point that fits. (A trial that
-    was told to stop may end well after a Tune has failed, and what is over stays so.)
+    and do not count once a trial has fitted: before that nothing says that there is a point that fits.
     """
     failed = failed_trials(trials, asked)
     if spec.retries.out_of_memory is not OutOfMemoryPolicy.CONSTRAIN:
         return failed
-    fitted = any(trial.phase in _JUDGED and (trial.pruned or not trial.stopping) for trial in trials)
-    return failed - out_of_memory(trials) if fitted else failed
+    return failed - out_of_memory(trials) if Trials.of(trials).finished.fold(_fitted, False) else failed
+
+
+def _fitted(before: bool, trial: Trial) -> bool:
+    """Whether a trial has fitted into memory."""
+    return before or _judged(trial)
+
+
+def _judged(trial: Trial) -> bool:
+    """Whether a trial was judged by its scores.
+
+    One that was told to stop since the search is over does not count: it may still end well, and what is over stays so.
+    """
+    return trial.phase in _JUDGED and (trial.pruned or not trial.stopping)
 
 
 def out_of_memory(trials: Sequence[Trial]) -> int:
@@ -132,18 +144,14 @@ def _early_stopping(spec: TuneSpec, finished: Finished) -> Halt | None:
 
 
 def _without_new_best(finished: Finished, min_delta: float, direction: Direction) -> tuple[float | None, int]:
-    """The best score, and the trials in a row after it without a new best, in the order of their numbers.
-
-    One that was told to stop since the search ended does not count: it may still end well, and what is over stays so.
-    """
-    margin = min_delta if direction is Direction.MAXIMIZE else -min_delta
+    """The best score, and the trials in a row after it without a new best, in the order of their numbers."""
     best: float | None = None
     without = 0
     for trial in finished:
-        if trial.phase not in _JUDGED or (trial.stopping and not trial.pruned):
+        if not _judged(trial):
             continue
         score = trial.score if trial.phase is CrossValidationPhase.COMPLETE else None
-        if score is not None and (best is None or better(score, best + margin, direction)):
+        if score is not None and (best is None or better(score, ahead(best, min_delta, direction), direction)):
             best, without = score, 0
         else:
             without += 1

@@ -1,5 +1,6 @@
 """A seeded permutation of range(size) that is computed index by index, for sizes that do not fit into memory."""
 
+from collections.abc import Callable
 from hashlib import blake2b
 
 _ROUNDS = 6
@@ -14,11 +15,7 @@ def permuted(index: int, size: int, seed: int) -> int:
     Raises:
         ValueError: the index is outside the range.
     """
-    half = _half(index, size)
-    image = _feistel(index, half, seed)
-    while image >= size:
-        image = _feistel(image, half, seed)
-    return image
+    return _walked(_feistel, index, size, seed)
 
 
 def place_of(image: int, size: int, seed: int) -> int:
@@ -27,18 +24,18 @@ def place_of(image: int, size: int, seed: int) -> int:
     Raises:
         ValueError: the image is outside the range.
     """
-    half = _half(image, size)
-    index = _unfeistel(image, half, seed)
-    while index >= size:
-        index = _unfeistel(index, half, seed)
-    return index
+    return _walked(_unfeistel, image, size, seed)
 
 
-def _half(index: int, size: int) -> int:
-    """Bits of one half of an index."""
+def _walked(permute: Callable[[int, int, int], int], index: int, size: int, seed: int) -> int:
+    """Permute an index until it falls inside the range; ``permute`` takes it, the bits of its half, and the seed."""
     if not 0 <= index < size:
         raise ValueError(f"index {index} is outside range({size})")
-    return (max(size - 1, 1).bit_length() + 1) // 2
+    half = (max(size - 1, 1).bit_length() + 1) // 2
+    index = permute(index, half, seed)
+    while index >= size:
+        index = permute(index, half, seed)
+    return index
 
 
 def _feistel(index: int, half: int, seed: int) -> int:

@@ -1,6 +1,6 @@
 """The status of a Tune: (spec, trials, previous, now) -> status. Pure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from crossfold_operator.api.parameters import ParameterValue
@@ -26,6 +26,7 @@ from crossfold_operator.names import (
 )
 from crossfold_operator.observe.finished import Trials
 from crossfold_operator.observe.trials import Trial
+from crossfold_operator.plan.ranking import leading
 from crossfold_operator.plan.spending import spent, usage_of, wall_clock
 from crossfold_operator.plan.tune import in_flight
 from crossfold_operator.plan.verdict import Verdict, failed_trials, halt, out_of_memory, verdict
@@ -43,10 +44,7 @@ from crossfold_operator.status.facts import (
 from crossfold_operator.times import parse_time
 from crossfold_trainer.contract.metrics import Direction
 from crossfold_trainer.contract.objective import ObjectiveSpec
-from crossfold_trainer.contract.scoring import better, rank, score_direction
-
-TOP = 10
-"""Trials in the ranking."""
+from crossfold_trainer.contract.scoring import better, score_direction
 
 _Digest = tuple[int, str, str]
 """Number and name of the first trial that read data with a digest, and the digest."""
@@ -87,8 +85,7 @@ def tune_status(
     counts = _all_runs(trials)
     trial_counts = _trial_counts(trials, asked)
     usage = usage_of(trials)
-    none: tuple[Trial, ...] = ()
-    order = trials.finished.fold(_leading, none, score_direction(spec.objective))
+    order = leading(spec.objective, trials)
     best = _best(order[0], artifact_uri) if order else None
     unread: tuple[_Digest, ...] = ()
     digests = trials.finished.fold(_digests, unread)
@@ -229,13 +226,10 @@ _Decided = tuple[datetime, int, bool, str, str]
 
 
 def _later(last: _Decided | None, trial: Trial) -> _Decided | None:
-    if trial.pruned and trial.stop is not None and trial.stop.time is not None:
-        time, message = trial.stop.time, trial.stop.message
-    elif trial.audit is not None:
-        time, message = trial.audit.time, trial.audit.message
-    else:
+    decision = trial.decision
+    if decision is None or decision.time is None:
         return last
-    decided = (parse_time(time), trial.number, trial.pruned, time, message)
+    decided = (parse_time(decision.time), trial.number, trial.pruned, decision.time, decision.message)
     return decided if last is None else max(last, decided)
 
 
@@ -253,26 +247,6 @@ def _audited(counts: tuple[int, int], trial: Trial, direction: Direction, inside
     if look is None:
         return counts
     return counts[0] + 1, counts[1] + (look.bar is None or better(trial.score, look.bar, direction))
-
-
-def ranking(objective: ObjectiveSpec, trials: Sequence[Trial]) -> list[Trial]:
-    """Complete trials, best first; of equal ones the older first."""
-    scored = [t for t in trials if t.phase is CrossValidationPhase.COMPLETE and t.score is not None]
-    return sorted(scored, key=_place(score_direction(objective)))
-
-
-def _place(direction: Direction) -> Callable[[Trial], tuple[float, int]]:
-    return lambda trial: rank(trial.score or 0.0, trial.number, direction)
-
-
-def _leading(top: tuple[Trial, ...], trial: Trial, direction: Direction) -> tuple[Trial, ...]:
-    """The first of the ranking."""
-    if trial.phase is not CrossValidationPhase.COMPLETE or trial.score is None:
-        return top
-    place = _place(direction)
-    if len(top) == TOP and place(trial) > place(top[-1]):
-        return top
-    return tuple(sorted((*top, trial), key=place)[:TOP])
 
 
 def _brief(trial: Trial) -> TrialBrief:

@@ -5,7 +5,7 @@ Work is counted in steps of the interpreter, which are the same on any machine. 
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -24,19 +24,20 @@ LOOK = {
     "p": 0.001, "alpha": 0.05, "probability": 0.001, "references": 5, "varianceFold": 0.1, "varianceRun": 0,
     "varianceFactor": 1,
 }  # fmt: skip
+PHASES = ("Complete", "Pruned", "Complete", "Failed", "Unstable", "Complete")
 
 
-async def world(ended: int) -> World:
-    """A Tune of which so many trials have ended, in every way, and two run."""
+async def world(ended: int, phases: Sequence[str] = PHASES, **changes: Any) -> World:
+    """A Tune of which so many trials have ended, in every way or in some, and two run."""
     cluster = MemoryCluster()
     good = Ending(changes={"score": 0.59, "values": {"val/JaccardIndex": 0.59}})
     it = World(cluster, lambda run, attempt: good, settings=Settings(trainer_image="registry/trainer:1"))
     rules = {"target": 0.99, "earlyStopping": {"patience": 5_000}, "budget": {"gpuHours": 1e6}}
     spec = {"algorithm": {"name": "Random"}, "parameters": [RATE], "maxTrials": ended + 2, "maxFailedTrials": ended}
-    cluster.apply(tune(**spec, **rules, crossValidation={"folds": FOLDS}))
+    cluster.apply(tune(**spec | rules | {"crossValidation": {"folds": FOLDS}} | changes))
     uid = cluster.of(Kind.TUNE)[0]["metadata"]["uid"]
     for number in range(ended):
-        cluster.replace(trial(number, uid, cluster.clock.text))
+        cluster.replace(trial(number, phases[number % len(phases)], uid, cluster.clock.text))
     cluster.woken = {TUNE: None}
     await it.settle()
     for job in it.unfinished():
@@ -45,13 +46,15 @@ async def world(ended: int) -> World:
     return it
 
 
-def trial(number: int, owner: str, now: str) -> Obj:
-    phase = ("Complete", "Pruned", "Complete", "Failed", "Unstable", "Complete")[number % 6]
+def trial(number: int, phase: str, owner: str, now: str) -> Obj:
     scores = [round(0.5 + 0.001 * ((7 * number + fold) % 90), 6) for fold in range(FOLDS)]
     runs = [
         {"fold": fold, "seed": 42, "run": f"t-cv{number}-f{fold}s42", "phase": "Succeeded", "stable": True, "score": str(s)}
         for fold, s in enumerate(scores)
     ]  # fmt: skip
+    runs[0] |= {"curve": curve(scores[0], now)}
+    if phase == "Failed":
+        runs[-1] |= {"phase": "Failed", "failureClass": "OutOfMemory"}
     stop = {"reason": "Pruned", "message": "pruned after 2 runs", "time": now, "look": LOOK}
     score = {"score": str(round(sum(scores) / FOLDS, 6)), "std": "0.01"} if phase == "Complete" else {}
     return {
@@ -82,6 +85,11 @@ def trial(number: int, owner: str, now: str) -> Obj:
     }
 
 
+def curve(best: float, now: str) -> list[Obj]:
+    """Of a run whose score has come so far after its third epoch."""
+    return [{"epoch": 3, "best": str(best), "mean": str(best - 0.1), "time": now}]
+
+
 class Steps:
     """Counts the interpreter's steps."""
 
@@ -104,9 +112,9 @@ class Steps:
         return self.count
 
 
-async def steps(ended: int) -> tuple[int, int, int]:
+async def steps(ended: int, phases: Sequence[str] = PHASES, **changes: Any) -> tuple[int, int, int]:
     """Of a look when nothing changed, when a run has changed, and when a run has ended and another one is due."""
-    it, counted = await world(ended), Steps()
+    it, counted = await world(ended, phases, **changes), Steps()
     await it.step()  # racing has seen a score, and what the ended trials say to that
     for job in it.unfinished():
         if not job.get("status"):
@@ -126,12 +134,40 @@ async def steps(ended: int) -> tuple[int, int, int]:
     over = await counted.of(it, TUNE)
     assert len(it.cluster.of(Kind.TRAIN_RUN)) == runs + 1
     status = it.cluster.status(Kind.TUNE, "t")
-    assert (status["trials"]["asked"], status["trials"]["running"]) == (ended + 2, 2)
-    assert status["trials"]["complete"] == sum(number % 6 in (0, 2, 5) for number in range(ended))
+    assert 0 < status["trials"]["running"] == status["trials"]["asked"] - ended
+    assert status["trials"]["complete"] == phases.count("Complete") * ended // len(phases)
     return nothing, changed, over
 
 
+def assert_same(few: int, many: int) -> None:
+    assert 1_000 < many < 1.02 * few + 1_000
+
+
 async def test_a_look_costs_the_same_whatever_has_ended() -> None:
-    few, many = await steps(60), await steps(600)
-    for one, other in zip(few, many, strict=True):
-        assert 1_000 < other < 1.02 * one + 1_000
+    for few, many in zip(await steps(60), await steps(600), strict=True):
+        assert_same(few, many)
+
+
+async def test_a_look_costs_the_same_however_many_trials_did_not_fit_into_memory() -> None:
+    constrain: dict[str, Any] = {"algorithm": {"name": "TPE"}, "retries": {"outOfMemory": "Constrain"}}
+    several = [await steps(ended, ["Failed"], **constrain) for ended in (60, 600)]
+    for few, many in zip(*several, strict=True):
+        assert_same(few, many)
+
+
+async def steps_inside(ended: int) -> int:
+    """Of a look that finds a run not worth going on, when another one was judged at the same epoch before."""
+    pruning = {"method": "MedianStop", "minEpochs": 3, "audit": 1}
+    it = await world(ended, pruning=pruning, trainer={"maxEpochs": 9, "checkValEveryNEpoch": 3})
+    found = 0
+    for run in it.cluster.of(Kind.TRAIN_RUN):
+        if run["spec"]["fold"] == 0:
+            it.cluster.apply(run | {"status": run["status"] | {"curve": curve(0.2, it.cluster.clock.text)}})
+            found = await Steps().of(it, TUNE)
+    looks = [cv["spec"]["audit"]["runLook"] for cv in it.cluster.of(Kind.CROSS_VALIDATION) if "audit" in cv["spec"]]
+    assert [(look["peers"], look["incumbent"]) for look in looks] == [(ended, 12)] * 2
+    return found
+
+
+async def test_a_look_that_prunes_inside_a_run_costs_the_same_whatever_has_ended() -> None:
+    assert_same(await steps_inside(60), await steps_inside(600))
