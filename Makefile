@@ -15,6 +15,8 @@ EXTRAS := operator trainer cli
 # Resolved apart from the others: they run in an environment of their own.
 APART := trackers trackers-test
 PYTEST_ARGS ?=
+# A choice of tests (-k, a file) may leave none for one of pytest's two calls.
+NONE_CHOSEN = $(if $(PYTEST_ARGS),|| [ $$? = 5 ])
 ROUNDS ?= 20
 STEADY := tests/component/trainer/test_resume.py tests/component/trainer/test_faults.py
 
@@ -51,10 +53,13 @@ demo: env  ## the main job, on a real cluster of one machine: a search over real
 	@PYTHONPATH=. $(PY) examples/quickstart/demo.py
 
 test: env trackers-env cluster-up images  ## every test, from unit to end-to-end
-	@eval "$$($(DEV) env)" && $(PY) -m pytest --durations=15 $(PYTEST_ARGS)
+	@failed=0; eval "$$($(DEV) env)"; \
+	  $(MAKE) unit || failed=1; \
+	  $(PY) -m pytest -m "cluster or images" --durations=15 $(PYTEST_ARGS) $(NONE_CHOSEN) || failed=1; \
+	  exit $$failed
 
-unit: env trackers-env  ## the tests that need no cluster
-	@$(PY) -m pytest -m "not cluster and not images" $(PYTEST_ARGS)
+unit: env trackers-env  ## the tests that need no cluster, in several processes
+	@$(PY) -m pytest -m "not cluster and not images" -n auto --maxprocesses 4 --dist worksteal --durations=15 $(PYTEST_ARGS) $(NONE_CHOSEN)
 
 steady: env  ## the tests of resuming and of failing storage, ROUNDS (20) times in a row, each time with other seeds
 	@for round in $$(seq $(ROUNDS)); do \
@@ -82,7 +87,7 @@ lock: $(UV)  ## make the locks anew, with hashes and without the names of hosts
 bench-trainer: env  ## the trainer's speed: data path, start-up, steps (about 6 minutes; keep the machine quiet)
 	@PATH="$(dir $(UV)):$$PATH" PYTHONPATH=. $(PY) -m benchmarks.trainer
 
-bench-search: env  ## racing and the sampler beside other rules and plain Optuna (about 15 minutes; ONLY=racing or ONLY=sampler)
+bench-search: env  ## racing and the sampler beside other rules and plain Optuna (about 30 minutes; ONLY=racing, times or sampler)
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONPATH=. $(PY) -m benchmarks.search $(if $(ONLY),--only $(ONLY))
 
 cluster-up:  ## a real Kubernetes and two S3 servers on this machine

@@ -22,7 +22,9 @@ ROUND = int(os.environ.get("CROSSFOLD_TEST_ROUND", "0"))
 CHART = ROOT / "charts" / "crossfold"
 
 # No example is timed: on a busy machine any of them may take long.
-hypothesis.settings.register_profile("crossfold", deadline=None)
+hypothesis.settings.register_profile(
+    "crossfold", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("crossfold")
 
 

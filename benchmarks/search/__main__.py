@@ -1,8 +1,8 @@
 """Measure racing and the sampler: ``make bench-search``. Writes search.json, pictures and the tables of docs/racing.md.
 
 Racing: whole searches replayed on full score matrices of real tasks and on simulated ones, with the operator's rule and
-with others, see ``tasks``, ``simulate``, ``rules``, ``replay`` and ``races``. The sampler: see ``sampler``. With
-``--only`` one of the two is measured again, and the other's last results stay as they are.
+with others, see ``tasks``, ``simulate``, ``rules``, ``replay`` and ``races``. How long the sampler takes, and how
+well it chooses: see ``sampler``. With ``--only`` one part is measured again, and the others' last results stay.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.search import picture, races, sampler
 from benchmarks.search.tables import renewed, table
 
-PARTS = ("racing", "sampler")
+PARTS = ("racing", "times", "sampler")
 RESULTS = Path(__file__).parent.parent / "results"
 PAGE = Path(__file__).parents[2] / "docs" / "racing.md"
 
@@ -26,7 +26,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "racing.md"
 def main() -> None:
     """Run the parts, print a table, write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=PARTS, help="measure this part; the results of the other are kept")
+    parser.add_argument("--only", choices=PARTS, help="measure this part; the results of the others are kept")
     parser.add_argument("--replays", type=int, default=120, help="replays of a task and design (rivals: an eighth)")
     parser.add_argument("--studies", type=int, default=1000, help="simulated searches of a kind and design")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -41,8 +41,11 @@ def main() -> None:
         if part == "racing":
             with ProcessPoolExecutor(options.workers) as pool:
                 report |= races.measure(pool, options.workers, options.replays, options.studies)
+        elif part == "times":
+            report |= sampler.times()
         else:
-            report |= sampler.measure(workers=options.workers)
+            with ProcessPoolExecutor(options.workers) as pool:
+                report["against_optuna"] = sampler.compared(pool)
         conditions[part] = {**_conditions(load), "seconds": round(time.monotonic() - start)}
     report["conditions"] = conditions
 

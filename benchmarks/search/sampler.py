@@ -7,13 +7,12 @@ objectives, one with the operator's sampler and one with Optuna's own study, see
 """
 
 import math
-import os
 import random
 import statistics
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from functools import cache, partial
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -228,6 +227,11 @@ def verdict(differences: Sequence[float]) -> dict[str, Any]:
     }
 
 
+def compared(pool: Executor) -> dict[str, Any]:
+    """The comparison, as it goes into the results."""
+    return against_optuna({name: searched(pool, name, of.seeds) for name, of in COMPARISONS.items()})
+
+
 def against_optuna(found: Mapping[str, Pairs]) -> dict[str, Any]:
     """The comparison on each objective, and on all of them together."""
     report: dict[str, Any] = {
@@ -317,8 +321,8 @@ def rebuild_s(told: list[Trial]) -> Cost:
 
 
 def times() -> dict[str, Any]:
-    """The times: CPU time for the bars, and by the clock beside the machine's load at the time."""
-    told, load = finished(max(SIZES)), os.getloadavg()[0]
+    """The times, as they go into the results: CPU time for the bars, and by the clock."""
+    told = finished(max(SIZES))
     costs = {
         str(name): {str(size): ask_ms(name, told[:size]) for size in SIZES}
         for name in AlgorithmName
@@ -331,14 +335,4 @@ def times() -> dict[str, Any]:
         "ask_ms_of": {name: {size: round(cost.cpu, 1) for size, cost in of.items()} for name, of in costs.items()},
         "rebuild_s": round(rebuilt.cpu, 2),
         "rebuild_s_by_the_clock": round(rebuilt.wall, 2),
-        "load": round(load, 1),
     }
-
-
-def measure(seeds: int | None = None, workers: int | None = None) -> dict[str, Any]:
-    """All of it, as it goes into the results; with fewer seeds, in less time."""
-    report = times()
-    with ProcessPoolExecutor(workers) as pool:
-        found = {name: searched(pool, name, seeds or COMPARISONS[name].seeds) for name in COMPARISONS}
-    report["against_optuna"] = against_optuna(found)
-    return report
