@@ -69,7 +69,8 @@ if TYPE_CHECKING:
     from crossfold_trainer.devicewatch import DeviceWatch
     from crossfold_trainer.fit import Fit
     from crossfold_trainer.meter import Meter
-    from crossfold_trainer.resume import Found, Progress
+    from crossfold_trainer.progress import Progress
+    from crossfold_trainer.resume import Found
 
 log = logging.getLogger("crossfold_trainer.main")
 
