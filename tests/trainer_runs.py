@@ -1,4 +1,7 @@
-"""Attempts of runs, in this process or in one of their own, and what they leave."""
+"""Attempts of runs, in this process or in one of their own, and what they leave.
+
+A conftest.py takes the fixtures from here.
+"""
 
 import os
 import subprocess
@@ -15,7 +18,7 @@ from crossfold_trainer.contract.exits import Exit
 from crossfold_trainer.contract.result import FailureClass, RunFailure, RunResult, parse_message
 from crossfold_trainer.interrupt import Interrupt
 from crossfold_trainer.tracking import LogText
-from tests.trainer_data import run_config
+from tests.trainer_data import run_config, write_dataset
 
 
 class Ended(NamedTuple):
@@ -67,6 +70,18 @@ class Attempts:
     def ended(self, process: "subprocess.Popen[str]") -> Ended:
         output, _ = process.communicate(timeout=300)
         return Ended(process.returncode, parse_message(self.message.read_text()), output)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data set of `write_dataset`."""
+    return write_dataset(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def attempts(tmp_path: Path) -> Attempts:
+    """Attempts that say how they ended in a file of this test."""
+    return Attempts(tmp_path)
 
 
 def result(ended: Ended) -> RunResult:

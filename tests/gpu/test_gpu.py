@@ -40,16 +40,6 @@ SLOW = 20_000_000
 """Cycles in which the device does nothing else: about 10 ms."""
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dataset(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture
-def attempts(tmp_path: Path) -> Attempts:
-    return Attempts(tmp_path)
-
-
 @pytest.fixture(autouse=True)
 def as_it_was() -> Iterator[None]:
     """No test leaves its switches, its memory or its limit to the next."""

@@ -1,16 +1,12 @@
 """What a run says of its scores while it trains, and at its end."""
 
-from typing import TYPE_CHECKING
-
 from crossfold_trainer.contract.config import RunConfig
 from crossfold_trainer.contract.curve import CurvePoint, curve_of
 from crossfold_trainer.contract.scoring import run_score, score_direction
-
-if TYPE_CHECKING:
-    from crossfold_trainer.resume import Progress
+from crossfold_trainer.progress import Progress
 
 
-def scores_so_far(config: RunConfig, progress: "Progress") -> list[CurvePoint]:
+def scores_so_far(config: RunConfig, progress: Progress) -> list[CurvePoint]:
     """The run's scores at the epochs that its configuration names, all attempts together."""
     reached = [epoch for epoch in config.curve_epochs if epoch <= progress.epoch]
     if not reached:

@@ -69,3 +69,7 @@ class Interrupt:
 
     def _end(self) -> None:
         raise Interrupted(f"{self._signal} arrived before training began: nothing to save")
+
+
+class Stop(Exception):
+    """SIGTERM arrived while training: the state is to be saved."""

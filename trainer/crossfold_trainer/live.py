@@ -12,17 +12,15 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from crossfold_trainer.contract import progress as contract
 from crossfold_trainer.contract.config import RunConfig
 from crossfold_trainer.contract.curve import CurvePoint
 from crossfold_trainer.contract.progress import ProgressReport
+from crossfold_trainer.curve import scores_so_far
 from crossfold_trainer.meter import Meter
-
-if TYPE_CHECKING:
-    from crossfold_trainer.resume import Progress
+from crossfold_trainer.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -167,9 +165,46 @@ def http_sender(url: str, token: Path) -> Send:
     return send
 
 
+class Reports:
+    """Reports where the training of one attempt is."""
+
+    def __init__(self, live: Live, config: RunConfig, meter: Meter, batches: int) -> None:
+        """Nothing is reported yet.
+
+        Args:
+            live: takes the reports.
+            config: the run's.
+            meter: the time of this attempt.
+            batches: of an epoch.
+        """
+        self._live = live
+        self._config = config
+        self._meter = meter
+        self._batches = batches
+        self._start: float | None = None
+        self._reached = -1
+        """Epochs of the curve, at the last report."""
+        self._curve: list[CurvePoint] = []
+
+    @property
+    def due(self) -> bool:
+        """Whether a report given now would be sent now."""
+        return self._live.due
+
+    def give(self, progress: Progress) -> None:
+        """Report; the first report says where this attempt began."""
+        config = self._config
+        if self._start is None:
+            self._start = fraction_of(progress, self._batches, config.trainer.max_epochs)
+        reached = sum(epoch <= progress.epoch for epoch in config.curve_epochs)
+        if reached != self._reached:
+            self._reached, self._curve = reached, scores_so_far(config, progress)
+        self._live.give(report_of(config, progress, self._batches, self._meter, self._start, curve=self._curve))
+
+
 def report_of(
     config: RunConfig,
-    progress: "Progress",
+    progress: Progress,
     batches: int,
     meter: Meter,
     start: float,
@@ -211,6 +246,6 @@ def _reported(metrics: Mapping[str, float]) -> dict[str, float | None]:
     return {name: metrics[name] if math.isfinite(metrics[name]) else None for name in fitting}
 
 
-def fraction_of(progress: "Progress", batches: int, epochs: int) -> float:
+def fraction_of(progress: Progress, batches: int, epochs: int) -> float:
     """Share of all epochs that is trained, in [0, 1]."""
     return min(1.0, (progress.epoch + progress.batch / max(1, batches)) / epochs)

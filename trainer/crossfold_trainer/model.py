@@ -3,7 +3,7 @@
 import difflib
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any, cast
 
@@ -13,8 +13,9 @@ from segmentation_models_pytorch.encoders import get_encoder_names
 from torch import Tensor, nn
 from torch.nn import functional
 
+from crossfold_trainer.contract.config import RunConfig
 from crossfold_trainer.errors import ConfigError
-from crossfold_trainer.pretrained import hub_or_cache, is_uri
+from crossfold_trainer.pretrained import hub_or_cache, is_uri, load_checkpoint, load_encoder
 
 STRIDE = 32
 """Encoders halve a patch five times: sides are padded to a multiple of this and the logits cut back."""
@@ -92,6 +93,23 @@ def build_model(hyperparameters: dict[str, Any], n_bands: int, outputs: int = 1)
             "hyperparameters.model_encoder", f"{arch} cannot be built with {encoder} ({reason}): choose another encoder"
         ) from error
     return Segmenter(network, outputs)
+
+
+def starting_model(config: RunConfig, hyperparameters: dict[str, Any], bands: Sequence[str], outputs: int) -> Segmenter:
+    """The model of a run as it is before the first step.
+
+    Raises:
+        ConfigError: it cannot be built, or the weights that it starts from do not fit or cannot be had.
+    """
+    checkpoint, weights = config.trainer.weights_from_checkpoint, hyperparameters["model_encoder_weights"]
+    if checkpoint is not None:  # holds the encoder too
+        model = build_model(hyperparameters | {"model_encoder_weights": None}, len(bands), outputs)
+        load_checkpoint(model, checkpoint, config.artifacts, hyperparameters, bands)
+        return model
+    model = build_model(hyperparameters, len(bands), outputs)
+    if is_uri(weights):
+        load_encoder(model.encoder, weights, config.artifacts)
+    return model
 
 
 def compile_model(model: nn.Module, device: torch.device) -> None:

@@ -7,11 +7,10 @@ weights, optimiser, position and what was best so far say everything.
 import io
 import logging
 import zipfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from crossfold_trainer.checkpoints import CheckpointLog, Saved
 from crossfold_trainer.store import Store
@@ -23,63 +22,11 @@ FORMAT = 2
 """Of the checkpoint's content; another one is not read."""
 
 
-@dataclass
-class Best:
-    """The kept validation."""
-
-    epoch: int
-    score: float
-    metrics: dict[str, float]
-
-
-@dataclass
-class Progress:
-    """Where training is. Changed by the training loop only."""
-
-    epoch: int = 0
-    """The epoch under way, from 0."""
-    batch: int = 0
-    """Batches of it that are done."""
-    step: int = 0
-    """Optimiser steps done, all epochs together."""
-    wait: int = 0
-    """Validations since the best one."""
-    validations: int = 0
-    best: Best | None = None
-    last_metrics: dict[str, float] = field(default_factory=dict)
-    """Of the last validation."""
-    last_validated: int | None = None
-    test: dict[str, float] = field(default_factory=dict)
-    """Metrics of the test part, with the weights of the kept epoch."""
-    history: list[dict[str, float]] = field(default_factory=list)
-    """One row an epoch: what metrics.csv says."""
-
-
 def pack(content: dict[str, Any], identity: Identity) -> bytes:
     """A checkpoint's bytes: tensors and plain values only, so that nothing in it is ever executed."""
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "identity": asdict(identity), **content}, buffer)
     return buffer.getvalue()
-
-
-def progress_from(content: dict[str, Any]) -> Progress:
-    """The position that a checkpoint holds."""
-    values = dict(content["progress"])
-    best = values.pop("best")
-    return Progress(best=Best(**best) if best else None, **values)
-
-
-def on_host(value: Any) -> Any:
-    """A copy of tensors in dictionaries and lists that training does not change any more."""
-    match value:
-        case Tensor():
-            return value.detach().to("cpu", copy=True)
-        case dict():
-            return {key: on_host(item) for key, item in value.items()}
-        case list() | tuple():
-            return [on_host(item) for item in value]
-        case _:
-            return value
 
 
 class Found(NamedTuple):

@@ -1,9 +1,9 @@
-"""The learning rate as a function of where training is: nothing to save, nothing to restore."""
+"""Steps of an epoch, and the learning rate as a function of where training is: nothing to save, nothing to restore."""
 
 import math
 from typing import NamedTuple, assert_never
 
-from crossfold_trainer.contract.trainer import Scheduler
+from crossfold_trainer.contract.trainer import Scheduler, TrainerSpec
 
 RISE = 0.3
 """Share of a one-cycle schedule in which the rate rises."""
@@ -24,6 +24,19 @@ class Position(NamedTuple):
     """trainer.maxEpochs."""
     steps: int
     """Optimiser steps of all these epochs."""
+
+
+def steps_per_epoch(settings: TrainerSpec, patches: int, batch_size: int) -> int:
+    """Optimiser steps of an epoch.
+
+    Args:
+        settings: how many micro-batches make a step, and how many are trained on at most.
+        patches: to train on.
+        batch_size: of a micro-batch.
+    """
+    per_step, limit = settings.accumulate_grad_batches, settings.limit_train_batches
+    steps = patches // (batch_size * per_step)
+    return steps if limit is None else min(steps, max(1, limit // per_step))
 
 
 def learning_rate(scheduler: Scheduler, base: float, gamma: float, at: Position) -> float:

@@ -8,6 +8,7 @@ import copy
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -72,7 +73,8 @@ class TrainStep:
         self.metrics: PixelMetrics
         self.halvings = 0
         """How often the micro-batches were halved."""
-        self._take = StepGraph(self._step, self._bare, optimiser, self._situation) if record else self._step
+        bare = partial(self._step, recovers=False)
+        self._take = StepGraph(self._step, bare, optimiser, self._situation) if record else self._step
 
     def __call__(self, batch: Sequence[MicroBatch]) -> Tensor:
         """Train on one batch, given as its micro-batches, and return its loss (a scalar on the device).
@@ -89,14 +91,10 @@ class TrainStep:
         """
         return self._take(batch)
 
-    def _step(self, batch: Sequence[MicroBatch]) -> Tensor:
+    def _step(self, batch: Sequence[MicroBatch], *, recovers: bool = True) -> Tensor:
+        gradients = partial(self._gradients, batch)
         patches = self._share or max(len(y) for _, y in batch)
-        loss = self._in_parts(lambda: self._gradients(batch), patches, self._keep, self._bring_back)
-        self._update()
-        return loss
-
-    def _bare(self, batch: Sequence[MicroBatch]) -> Tensor:
-        loss = self._gradients(batch)
+        loss = self._in_parts(gradients, patches, self._keep, self._bring_back) if recovers else gradients()
         self._update()
         return loss
 

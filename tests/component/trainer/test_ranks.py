@@ -17,7 +17,6 @@ from crossfold_trainer.contract.exits import Exit
 from crossfold_trainer.contract.progress import FILE_VARIABLE, ProgressReport
 from crossfold_trainer.contract.result import FailureClass, RunResult
 from tests.s3server import free_port
-from tests.trainer_data import write_dataset
 from tests.trainer_runs import Attempts, Ended, config_for, failure, folder_of, result
 
 HERE = Path(__file__).parent
@@ -32,21 +31,11 @@ SETTINGS: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dataset(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
 def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, RunResult]:
     """The run of one process."""
     folder = tmp_path_factory.mktemp("alone")
     config = config_for(data, folder / "artifacts", **SETTINGS)
     return config, result(Attempts(folder).here(config))
-
-
-@pytest.fixture
-def attempts(tmp_path: Path) -> Attempts:
-    return Attempts(tmp_path)
 
 
 @pytest.mark.parametrize(("strategy", "held"), [("DDP", [1.0, 1.0]), ("FSDP", [0.62, 0.38])])

@@ -16,7 +16,6 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from crossfold_trainer import fit
 from crossfold_trainer.__main__ import run_to_exit
 from crossfold_trainer.contract import hyperparameters as hp
 from crossfold_trainer.contract.config import CONFIG_VARIABLE, TERMINATION_VARIABLE, OutOfMemoryPolicy, RunConfig
@@ -25,6 +24,7 @@ from crossfold_trainer.contract.metrics import METRICS, TEST_METRICS
 from crossfold_trainer.contract.progress import ProgressReport
 from crossfold_trainer.contract.result import FailureClass, Outcome, RunResult
 from crossfold_trainer.data import open_dataset
+from crossfold_trainer.instances import InstanceMetrics
 from crossfold_trainer.interrupt import Interrupt
 from crossfold_trainer.live import Live
 from crossfold_trainer.model import build_model
@@ -275,7 +275,7 @@ def test_sigterm_during_the_test_leaves_the_test_to_the_next_attempt(
     expected = result(attempts.here(config_for(data, tmp_path / "b", folds=2, data=TEST_PART)))
     interrupt = Interrupt()
     with monkeypatch.context() as patch:
-        patch.setattr(fit.InstanceMetrics, "update", lambda *_: interrupt.request())
+        patch.setattr(InstanceMetrics, "update", lambda *_: interrupt.request())
         failure(attempts.here(config, interrupt), Exit.INTERRUPTED, FailureClass.PREEMPTED)
     got = result(attempts.here(config))
     assert got.metrics == expected.metrics

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pytest
 import yaml
 
 from crossfold_trainer import gather, tables
@@ -10,13 +9,8 @@ from crossfold_trainer.contract.data import ArtifactsSpec
 from crossfold_trainer.contract.metrics import REPORTED
 from crossfold_trainer.store import open_store
 from tests.finished import ROOT, run_of
-from tests.trainer_data import ENCODER, write_dataset
+from tests.trainer_data import ENCODER
 from tests.trainer_runs import Attempts, result
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dataset(tmp_path_factory.mktemp("data"))
 
 
 def test_runs_leave_tables_and_repair_them_when_they_repeat_their_results(data: Path, tmp_path: Path) -> None:

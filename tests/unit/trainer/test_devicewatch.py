@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from crossfold_trainer.__main__ import performance
 from crossfold_trainer.contract.result import Performance
 from crossfold_trainer.devicewatch import DeviceWatch
 from crossfold_trainer.meter import Meter
+from crossfold_trainer.records import performance
 from crossfold_trainer.tracking import speed_line
 
 GPU = torch.device("cuda", 0)

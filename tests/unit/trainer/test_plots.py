@@ -2,15 +2,21 @@
 
 import io
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from crossfold_trainer import figures, plots
+from crossfold_trainer.contract.data import DataSpec
+from crossfold_trainer.data import open_dataset
+from crossfold_trainer.drawing import PartFigures
 from crossfold_trainer.labels import BINARY, Labels
 from crossfold_trainer.metrics import BINS
 from crossfold_trainer.outlines import centres
+from tests.trainer_data import write_dataset
 
 CLASSES = Labels(("ground", "water", "ice"), ignore=255, binary=False)
 
@@ -165,3 +171,19 @@ def test_a_batch_is_shown_before_and_after_augmentation() -> None:
     assert np.array_equal(columns[1][:, ::-1], columns[3])
     assert columns[1][4, 4].tolist() == [240, 200, 60]
     assert image.shape[0] == figures.HEADER + figures.MAX_AUGMENTED * (16 + figures.HEADER + figures.GAP)
+
+
+def test_samples_are_drawn_in_the_order_of_their_choice(tmp_path: Path) -> None:
+    data = open_dataset(DataSpec(uri=str(write_dataset(tmp_path / "d", n=8))), None)
+    drawings = PartFigures(np.arange(4, 8), data)  # 4 is empty, and comes last
+    rows = np.arange(3, 8)
+    patches = data.read(rows)
+    x, y = torch.from_numpy(patches.x), torch.from_numpy(patches.y)
+    samples = drawings.samples(rows, x, y, x.mean(1))
+    assert [one.row for one in samples] == [4, 5, 6, 7]
+    assert np.array_equal(samples[1].answer, x[2].mean(0).numpy() > 0.5)
+    item = drawings.panels("best", samples)
+    assert item.path == "figures/samples-best.png"
+    ordered = [*samples[1:], samples[0]]
+    assert item.content == figures.sample_panels(ordered, data.bands, data.labels)
+    assert item == drawings.panels("best", samples[::-1])
