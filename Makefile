@@ -15,6 +15,8 @@ EXTRAS := operator trainer cli
 # Resolved apart from the others: they run in an environment of their own.
 APART := trackers trackers-test
 PYTEST_ARGS ?=
+# For tests that share nothing. Those on the cluster share its few CPUs, and run one after the other.
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist worksteal
 # A choice of tests (-k, a file) may leave none for one of pytest's two calls.
 NONE_CHOSEN = $(if $(PYTEST_ARGS),|| [ $$? = 5 ])
 ROUNDS ?= 20
@@ -59,12 +61,12 @@ test: env trackers-env cluster-up images  ## every test, from unit to end-to-end
 	  exit $$failed
 
 unit: env trackers-env  ## the tests that need no cluster, in several processes
-	@$(PY) -m pytest -m "not cluster and not images" -n auto --maxprocesses 4 --dist worksteal --durations=15 $(PYTEST_ARGS) $(NONE_CHOSEN)
+	@$(PY) -m pytest -m "not cluster and not images" $(SIDE_BY_SIDE) --durations=15 $(PYTEST_ARGS) $(NONE_CHOSEN)
 
 steady: env  ## the tests of resuming and of failing storage, ROUNDS (20) times in a row, each time with other seeds
 	@for round in $$(seq $(ROUNDS)); do \
 	  echo "round $$round of $(ROUNDS)"; \
-	  CROSSFOLD_TEST_ROUND=$$round $(PY) -m pytest -q $(STEADY) $(PYTEST_ARGS); \
+	  CROSSFOLD_TEST_ROUND=$$round $(PY) -m pytest -q $(SIDE_BY_SIDE) $(STEADY) $(PYTEST_ARGS); \
 	done
 
 verify: env cluster-up  ## lint, types, layers, generated files, locks, chart and manifests
