@@ -75,13 +75,13 @@ def _matrix(name: str) -> NDArray[np.float64]:
 
 
 def order(shape: tuple[int, ...], folds: int, seeds: int, number: int) -> tuple[NDArray[np.int64], ...]:
-    """Trials, folds and seeds of a replay, in an order of its own.
+    """Trials, folds and seeds of a replay: some of the matrix's, in an order of its own.
 
     Of ten folds, five are as many as a Tune with runFolds 5 has.
     """
     rng = np.random.default_rng([folds, seeds, number])
     trials, all_folds, all_seeds = (rng.permutation(size) for size in shape)
-    return trials, all_folds[:folds], all_seeds[:seeds]
+    return trials[: simulate.TRIALS], all_folds[:folds], all_seeds[:seeds]
 
 
 def runs_of(matrix: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -28,7 +28,7 @@ from benchmarks.search.rules import Rule, Stops, Trial
 WARMUP = 4
 """Trials before the first test: none is stopped before."""
 NEAR = 10
-"""How many configurations count as near the bar: a sixth of a task's 60."""
+"""How many configurations count as near the bar: a sixth of a search's 60."""
 
 
 @dataclass(frozen=True)

@@ -203,10 +203,11 @@ def test_a_replay_runs_all_folds_with_one_seed_first() -> None:
 
 
 def test_each_replay_has_an_order_of_its_own() -> None:
-    trials, folds, seeds = order((60, 10, 3), 5, 2, 0)
-    assert sorted(trials) == list(range(60))
+    trials, folds, seeds = order((120, 10, 3), 5, 2, 0)
+    assert len(trials) == len(set(trials)) == 60
+    assert max(trials) >= 60
     assert (len(set(folds)), len(set(seeds))) == (5, 2)
-    assert any((a != b).any() for a, b in zip(order((60, 10, 3), 5, 2, 0), order((60, 10, 3), 5, 2, 1), strict=True))
+    assert any((a != b).any() for a, b in zip(order((120, 10, 3), 5, 2, 0), order((120, 10, 3), 5, 2, 1), strict=True))
 
 
 @pytest.mark.parametrize("kind", simulate.KINDS)
@@ -244,8 +245,8 @@ def test_noisier_trials_are_lost_more_often() -> None:
 
 # The results that are committed ----------------------------------------------------------------------------------
 
-ABOVE = {("cancer-boosting", "5x3"): 0.07}
-"""Where more than alpha are lost: docs/racing.md says so, and why."""
+ABOVE = {"cancer-boosting": 0.065}
+"""Tasks on which more than alpha are lost, if by no more than chance may do: docs/racing.md says so, and why."""
 SAVED = {"5x1": 0.40, "5x3": 0.55, "10x1": 0.47, "10x3": 0.57}
 """Least share of the runs that each design is to save."""
 
@@ -254,11 +255,11 @@ SAVED = {"5x1": 0.40, "5x3": 0.55, "10x1": 0.47, "10x3": 0.57}
 def test_real_tasks_hold(design: str) -> None:
     ours = REPORT["designs"][design]
     assert len(REPORT["tasks"]) >= 6
-    assert all(shape == [60, 10, 3] for shape in REPORT["tasks"].values())
+    assert all(shape == [120, 10, 3] for shape in REPORT["tasks"].values())
     assert set(ours["tasks"]) == set(REPORT["tasks"])
     for task, of in ours["tasks"].items():
         assert of["tested_at_equality"] >= 1_000, task
-        assert of["false_prune"] <= ABOVE.get((task, design), 0.05), task
+        assert of["false_prune"] <= ABOVE.get(task, 0.05), task
         assert of["false_prune_interval"][0] <= 0.05, task
         assert of["new_best_pruned"] <= 0.05, task
     assert ours["false_prune_mean"] <= 0.05
