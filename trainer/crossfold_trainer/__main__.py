@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from pydantic import ValidationError
 
@@ -68,8 +68,8 @@ CRASH = 1
 OUT_OF_MEMORY_REMEDY = "lower batch_size, set retries.outOfMemory to HalveBatch, or take a smaller encoder"
 
 
-def main(interrupt: Interrupt | None = None) -> None:
-    """Run, and exit with the code that the contract gives the outcome.
+def main(interrupt: Interrupt | None = None) -> NoReturn:
+    """Run, and end the process with the code that the contract gives the outcome.
 
     Args:
         interrupt: listens already; None: from now on.
@@ -78,7 +78,12 @@ def main(interrupt: Interrupt | None = None) -> None:
     if interrupt is None:
         interrupt = Interrupt()
         interrupt.install()
-    sys.exit(run_to_exit(interrupt, log_text))
+    code = run_to_exit(interrupt, log_text)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+            stream.flush()
+    # All that counts is written. Python's own end stops threads where they are, which C++ code answers with an abort.
+    os._exit(code)
 
 
 def run_to_exit(interrupt: Interrupt, log_text: LogText) -> int:

@@ -405,6 +405,16 @@ def test_a_refusal_is_a_processes_last_line(tmp_path: Path, attempts: Attempts) 
     assert ended.output.strip().splitlines()[-1].startswith("Config (exit 78): data.uri: the folder")
 
 
+def test_how_a_library_leaves_does_not_change_how_a_run_ended(tmp_path: Path, attempts: Attempts) -> None:
+    """A library's thread that Python stops in its midst aborts the process: as here, whenever Python ends by itself."""
+    config = config_for(tmp_path / "nowhere", tmp_path / "a")
+    code = "import atexit, os; atexit.register(os.abort); from crossfold_trainer.__main__ import main; main()"
+    environment = {**os.environ, CONFIG_VARIABLE: config.model_dump_json(), TERMINATION_VARIABLE: str(attempts.message)}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == Exit.CONFIG
+    assert ended.stdout.splitlines()[-1].startswith("Config (exit 78)")
+
+
 def test_what_needs_no_training_imports_no_torch(tmp_path: Path, attempts: Attempts) -> None:
     config = config_for(write_dataset(tmp_path / "d"), tmp_path / "a", folds=9)
     code = (
