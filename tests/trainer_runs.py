@@ -6,6 +6,7 @@ A conftest.py takes the fixtures from here.
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,8 +48,10 @@ class Attempts:
             code = run_to_exit(interrupt or Interrupt(), log)
         return Ended(code, parse_message(self.message.read_text()), log.item().content.decode())
 
-    def process(self, config: RunConfig, **more: str) -> "subprocess.Popen[str]":
-        """In a process of its own, with more in its environment."""
+    def process(
+        self, config: RunConfig, /, *, program: Sequence[str] = ("-m", "crossfold_trainer"), **more: str
+    ) -> "subprocess.Popen[str]":
+        """In a process of its own: the trainer, or another program of Python's, with more in its environment."""
         self.message.write_text("")
         environment = {
             **os.environ,
@@ -57,9 +60,8 @@ class Attempts:
             "OMP_NUM_THREADS": "1",
             **more,
         }
-        command = [sys.executable, "-m", "crossfold_trainer"]
         return subprocess.Popen(
-            command,
+            [sys.executable, *program],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

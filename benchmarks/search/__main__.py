@@ -38,13 +38,12 @@ def main() -> None:
     conditions: dict[str, Any] = report.pop("conditions", {})
     for part in [options.only] if options.only else PARTS:
         start, load = time.monotonic(), os.getloadavg()[0]
-        if part == "racing":
-            with ProcessPoolExecutor(options.workers) as pool:
+        with ProcessPoolExecutor(options.workers) as pool:
+            if part == "racing":
                 report |= races.measure(pool, options.workers, options.replays, options.studies)
-        elif part == "times":
-            report |= sampler.times()
-        else:
-            with ProcessPoolExecutor(options.workers) as pool:
+            elif part == "times":
+                report |= sampler.times()
+            else:
                 report["against_optuna"] = sampler.compared(pool)
         conditions[part] = {**_conditions(load), "seconds": round(time.monotonic() - start)}
     report["conditions"] = conditions

@@ -370,7 +370,7 @@ class Fit:
 
     def begin_with(self, halvings: int) -> None:
         """Halve micro-batches as often as was found out to be needed."""
-        self._step.halvings = max(self._step.halvings, halvings)
+        self._step.begin_with(halvings)
 
 
 class _Validated(NamedTuple):

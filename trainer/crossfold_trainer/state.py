@@ -60,7 +60,7 @@ class TrainingState:
         spread.load_weights(self._model, content["model"])
         spread.load_optimiser(self._optimiser, content["optimiser"])
         self._step.scaler.load_state_dict(content["scaler"])
-        self._step.halvings = max(self._step.halvings, content["halvings"])
+        self._step.begin_with(content["halvings"])
         if self._leads:
             self._step.metrics.load(content["train_metrics"])
         return progress_from(content)

@@ -98,6 +98,10 @@ class TrainStep:
         self._update()
         return loss
 
+    def begin_with(self, halvings: int) -> None:
+        """Halve micro-batches as often as was found out to be needed."""
+        self.halvings = max(self.halvings, halvings)
+
     def _situation(self) -> tuple[int, int]:
         """What a recorded step depends on beside the shapes of its batch."""
         return self.halvings, id(self.metrics)

@@ -6,9 +6,6 @@ The cases that need no process of their own run in this one, through the same fu
 import csv
 import io
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -409,10 +406,9 @@ def test_how_a_library_leaves_does_not_change_how_a_run_ended(tmp_path: Path, at
     """A library's thread that Python stops in its midst aborts the process: as here, whenever Python ends by itself."""
     config = config_for(tmp_path / "nowhere", tmp_path / "a")
     code = "import atexit, os; atexit.register(os.abort); from crossfold_trainer.__main__ import main; main()"
-    environment = {**os.environ, CONFIG_VARIABLE: config.model_dump_json(), TERMINATION_VARIABLE: str(attempts.message)}
-    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert ended.returncode == Exit.CONFIG
-    assert ended.stdout.splitlines()[-1].startswith("Config (exit 78)")
+    ended = attempts.ended(attempts.process(config, program=("-c", code)))
+    failure(ended, Exit.CONFIG, FailureClass.CONFIG)
+    assert ended.output.splitlines()[-1].startswith("Config (exit 78)")
 
 
 def test_what_needs_no_training_imports_no_torch(tmp_path: Path, attempts: Attempts) -> None:
@@ -422,9 +418,8 @@ def test_what_needs_no_training_imports_no_torch(tmp_path: Path, attempts: Attem
         "heavy = {'torch', 'pandas', 'sklearn', 'matplotlib', 's3fs', 'tensorboard'} & set(sys.modules);"
         "sys.exit(f'imported {heavy}' if heavy else code)"
     )
-    environment = {**os.environ, CONFIG_VARIABLE: config.model_dump_json(), TERMINATION_VARIABLE: str(attempts.message)}
-    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert ended.returncode == Exit.CONFIG, ended.stderr
+    ended = attempts.ended(attempts.process(config, program=("-c", code)))
+    assert ended.code == Exit.CONFIG, ended.output
 
 
 def test_an_accelerator_out_of_memory_is_classified(

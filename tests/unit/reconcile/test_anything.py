@@ -19,7 +19,6 @@ from tests.fakes.world import NAMESPACE, World
 
 THOROUGH = settings(
     max_examples=80,
-    deadline=None,
     suppress_health_check=[
         HealthCheck.too_slow,
         HealthCheck.data_too_large,
