@@ -4,16 +4,13 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
+# Which uv installs Python packages: the pinned one in the cache, whatever the PATH holds.
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/crossfold
-UV_VERSION := 0.13.8
-# uv from the PATH, or installed from the package index into the cache.
-UV := $(or $(shell command -v uv 2>/dev/null),$(CACHE)/uv-$(UV_VERSION)/bin/uv)
+UV := $(CACHE)/uv-$(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' locks/uv.txt)/uv
 export UV_PYTHON_DOWNLOADS := never
 PY := .venv/bin/python
 DEV := python3 -m devcluster
-EXTRAS := operator trainer cli
-# Resolved apart from the others: they run in an environment of their own.
-APART := trackers trackers-test
+TOGETHER := python3 -m devcluster.together
 PYTEST_ARGS ?=
 # For tests that share nothing. Those on the cluster share its few CPUs, and run one after the other.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist worksteal
@@ -22,17 +19,19 @@ NONE_CHOSEN = $(if $(PYTEST_ARGS),|| [ $$? = 5 ])
 ROUNDS ?= 20
 STEADY := tests/component/trainer/test_resume.py tests/component/trainer/test_faults.py
 
-.PHONY: help env trackers-env demo test unit steady verify gen lock bench-search bench-trainer cluster-up cluster-down images watch clean
+.PHONY: help python env trackers-env demo ready test unit steady verify gen lock bench-search bench-trainer cluster-up cluster-down images watch clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | column -t -s $$'\t'
 
 env: .venv/.synced  ## the Python environment, from the hashed locks
 
-$(CACHE)/uv-$(UV_VERSION)/bin/uv:
-	@echo "installing uv $(UV_VERSION) from the package index"
-	@python3 -m venv "$(CACHE)/uv-$(UV_VERSION)" || { echo "python3-venv is missing: apt-get install python3-venv"; exit 1; }
-	@"$(CACHE)/uv-$(UV_VERSION)/bin/pip" install -q "uv==$(UV_VERSION)"
+$(UV): locks/uv.txt | python
+	@$(DEV) uv >/dev/null && touch $@
+
+python:
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "python3 must be Python 3.11 or newer, and is: $$(python3 --version 2>&1)"; exit 1; }
 
 .venv/.synced: locks/dev.txt pyproject.toml | $(UV)
 	@echo "Python environment from locks/dev.txt (torch with CUDA: 2 GB to download when it is not cached)"
@@ -49,12 +48,15 @@ trackers-env: .venv-trackers/.synced  ## the environment of trackers (W&B, Aim, 
 	@$(UV) pip sync -q --python .venv-trackers/bin/python --require-hashes --compile-bytecode locks/trackers-test.txt
 	@touch $@
 
-demo: env  ## the main job, on a real cluster of one machine: a search over real imagery
-	@$(DEV) up
-	@$(DEV) images > .state/images.json
-	@PYTHONPATH=. $(PY) examples/quickstart/demo.py
+demo: python  ## the main job, on a real cluster of one machine: a search over real imagery
+	@$(TOGETHER) "make demo" cluster="$(DEV) up" env="$(MAKE) env" images,after=env="$(DEV) images" \
+	  demo,after=cluster+env+images="env PYTHONPATH=. $(PY) examples/quickstart/demo.py"
 
-test: env trackers-env cluster-up images  ## every test, from unit to end-to-end
+ready: python  ## what the tests need: environments, cluster and images, side by side
+	@$(TOGETHER) "make ready" cluster="$(DEV) up" env="$(MAKE) env" images,after=env="$(DEV) images" \
+	  trackers,after=env="$(MAKE) trackers-env"
+
+test: ready  ## every test, from unit to end-to-end
 	@failed=0; eval "$$($(DEV) env)"; \
 	  $(MAKE) unit || failed=1; \
 	  $(PY) -m pytest -m "cluster or images" --durations=15 $(PYTEST_ARGS) $(NONE_CHOSEN) || failed=1; \
@@ -75,31 +77,29 @@ verify: env cluster-up  ## lint, types, layers, generated files, locks, chart an
 	@$(PY) -m mypy
 	@.venv/bin/lint-imports
 	@$(PY) -m crossfold_operator.crdgen --check
-	@.ci/locks-current $(UV) "$(EXTRAS)" "$(APART)"
+	@.ci/locks-current $(UV)
 	@eval "$$($(DEV) env)" && .ci/manifests-valid
 
 gen: env  ## make the generated files anew: CRDs
 	@$(PY) -m crossfold_operator.crdgen
 
 lock: $(UV)  ## make the locks anew, with hashes and without the names of hosts
-	@.ci/compile-lock $(UV) dev locks/dev.txt
-	@for extra in $(EXTRAS); do .ci/compile-lock $(UV) $$extra locks/$$extra.txt -c locks/dev.txt; done
-	@for extra in $(APART); do .ci/compile-lock $(UV) $$extra locks/$$extra.txt; done
+	@.ci/compile-locks $(UV) locks
 
 bench-trainer: env  ## the trainer's speed: data path, start-up, steps (about 6 minutes; keep the machine quiet)
-	@PATH="$(dir $(UV)):$$PATH" PYTHONPATH=. $(PY) -m benchmarks.trainer
+	@PYTHONPATH=. $(PY) -m benchmarks.trainer
 
 bench-search: env  ## racing and the sampler beside other rules and plain Optuna (about 30 minutes; ONLY=racing, times or sampler)
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONPATH=. $(PY) -m benchmarks.search $(if $(ONLY),--only $(ONLY))
 
-cluster-up:  ## a real Kubernetes and two S3 servers on this machine
+cluster-up: python  ## a real Kubernetes and two S3 servers on this machine
 	@$(DEV) up
 
 cluster-down:  ## take them away, with all that they left
 	@$(DEV) down
 
 images: cluster-up  ## build the two images and load them into the cluster
-	@$(DEV) images > .state/images.json
+	@$(DEV) images >/dev/null
 
 clean: cluster-down  ## cluster-down, and the Python environment
 	@rm -rf .venv .venv-trackers

@@ -5,13 +5,15 @@ import json
 import os
 import shlex
 import sys
+import traceback
 from dataclasses import asdict
 
 import devcluster
-from devcluster import images, lifecycle, s3
+from devcluster import images, installer, lifecycle, s3
 from devcluster.console import DevclusterError, say
+from devcluster.files import write
 from devcluster.node import Node
-from devcluster.paths import default_state
+from devcluster.paths import cache, default_state
 
 _ALIASES = {"access_key": "accessKey", "secret_key": "secretKey"}
 
@@ -27,6 +29,7 @@ def main() -> int:
     verbs.add_parser("env", help='shell exports: eval "$(python3 -m devcluster env)"')
     verbs.add_parser("s3", help="the S3 servers' endpoints and keys, as JSON")
     verbs.add_parser("images", help="build the images and load them into the cluster")
+    verbs.add_parser("uv", help="the path of the uv that locks/uv.txt pins, installed first if need be")
     inside = verbs.add_parser("node", help="run a command in the node: node ctr images ls")
     inside.add_argument("command", nargs=argparse.REMAINDER)
     arguments = parser.parse_args()
@@ -40,6 +43,11 @@ def main() -> int:
     except KeyboardInterrupt:
         say("devcluster: interrupted; the same command goes on where this one was")
         return 130
+    except Exception as error:  # noqa: BLE001 - nobody at a terminal wants a traceback; whoever mends it does
+        log = cache() / "log" / "devcluster-error.log"
+        write(log, traceback.format_exc())
+        say(f"devcluster: {type(error).__name__}: {error}\n      (traceback: {log})")
+        return 1
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -61,6 +69,8 @@ def _run(arguments: argparse.Namespace) -> int:
             print(json.dumps(_s3_servers(), indent=2))
         case "images":
             print(json.dumps(images.images(state), indent=2))
+        case "uv":
+            print(installer.uv())
         case "node":
             command = Node(state).enter_command(arguments.command or ["bash"])
             os.execvp(command[0], command)  # noqa: S606 (nsenter, by list)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from devcluster.console import DevclusterError, Step, step
+from devcluster.installer import uv
 from devcluster.paths import cache
 from devcluster.shell import follow, run
 
@@ -143,9 +144,7 @@ def build(context: Path, dockerfile: str, tag: str, arguments: Mapping[str, str]
 
 def _wheel_cache() -> Path:
     """This user's uv cache: what one environment has downloaded, the images need not download again."""
-    if shutil.which("uv"):
-        return Path(run(["uv", "cache", "dir"]).strip())
-    return cache() / "wheels"
+    return Path(run([uv(), "cache", "dir"]).strip())
 
 
 def prune() -> None:

@@ -14,6 +14,8 @@ from devcluster.shell import follow, run
 
 _SOURCES = Path(__file__).resolve().parent / "go"
 _KUBERNETES_VERSION = "1.36.3"
+# No debugging information: nobody debugs these, and it takes time to make.
+_COMPILER_FLAGS = "-gcflags=all=-dwarf=false"
 
 
 @dataclass(frozen=True)
@@ -21,28 +23,27 @@ class Program:
     """A program to build."""
 
     name: str
-    module: str
-    """The folder under go/ whose go.mod pins it."""
     package: str
     """Import path, or path relative to the module."""
     title: str
     version_variables: tuple[str, ...] = ()
     """Packages whose version variables the linker sets."""
+    module: str = "programs"
+    """The folder under go/ whose go.mod pins it. What shares a module shares its packages: each is compiled once."""
 
 
 KUBERNETES = Program(
     "kubernetes",
-    "kubernetes",
-    ".",
+    "./kubernetes",
     f"Kubernetes {_KUBERNETES_VERSION} (etcd, control plane, kubelet, kube-proxy, kubectl)",
     ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version"),
 )
-PAUSE = Program("pause", "tools", "./pause", "pause")
-REACH = Program("reach", "tools", "./reach", "reach")
-COREDNS = Program("coredns", "tools", "./coredns", "CoreDNS 1.15.0")
-VERSITYGW = Program("versitygw", "tools", "github.com/versity/versitygw/cmd/versitygw", "versitygw 1.8.0 (S3 server)")
-HELM = Program("helm", "tools", "helm.sh/helm/v4/cmd/helm", "Helm 4.3.1")
-KIND = Program("kind", "kind", "sigs.k8s.io/kind", "kind")
+PAUSE = Program("pause", "./pause", "pause")
+REACH = Program("reach", "./reach", "reach")
+COREDNS = Program("coredns", "./coredns", "CoreDNS 1.15.0")
+S3 = Program("s3", "./s3", "the S3 server (versitygw 1.8.0)")
+HELM = Program("helm", "helm.sh/helm/v4/cmd/helm", "Helm 4.3.1")
+KIND = Program("kind", "sigs.k8s.io/kind", "kind", module="kind")
 
 # The names under which the one Kubernetes binary is called.
 KUBERNETES_COMPONENTS = (
@@ -99,16 +100,17 @@ def _build(program: Program, compiler: Path, target: Path) -> None:
                 compiled += 1
                 shown.detail = f"{compiled} of at most {len(packages)} packages compiled"
 
-        flags = ["-v", "-trimpath", "-ldflags", _linker_flags(program), "-o", str(partial), program.package]
+        flags = ["-v", "-trimpath", _COMPILER_FLAGS, "-ldflags", _linker_flags(program)]
         log = cache() / "log" / f"build-{program.name}.log"
-        follow(["nice", "-n", "10", str(compiler), "build", *flags], on_line, env=env, cwd=module, log=log)
+        command = ["nice", "-n", "10", str(compiler), "build", *flags, "-o", str(partial), program.package]
+        follow(command, on_line, env=env, cwd=module, log=log)
     partial.rename(target)
 
 
 def _linker_flags(program: Program) -> str:
     major, minor, _ = _KUBERNETES_VERSION.split(".")
     values = {"gitVersion": f"v{_KUBERNETES_VERSION}", "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
-    # Without symbol tables: half the size, and nobody debugs these.
+    # Without symbol tables: half the size.
     flags = ["-s", "-w"]
     for package in program.version_variables:
         flags += [f"-X {package}.{name}={value}" for name, value in values.items()]

@@ -18,7 +18,7 @@ from devcluster.builds import (
     KUBERNETES_COMPONENTS,
     KUBERNETES_NAMES,
     PAUSE,
-    VERSITYGW,
+    S3,
     built,
 )
 from devcluster.console import DevclusterError, step
@@ -73,7 +73,7 @@ def _install_programs(state: State) -> None:
     """Links the programs into the state folder, where the node sees them under the names they are called by."""
     links = dict.fromkeys(KUBERNETES_NAMES, KUBERNETES)
     links |= {"pause": PAUSE, "coredns": COREDNS, "helm": HELM}
-    links |= dict.fromkeys(map(s3.component, s3.NAMES), VERSITYGW)
+    links |= dict.fromkeys(map(s3.component, s3.NAMES), S3)
     state.bin.mkdir(parents=True, exist_ok=True)
     for name, program in links.items():
         link(built(program), state.bin / name)

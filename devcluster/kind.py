@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from devcluster import oci, reach, runtime, s3
-from devcluster.builds import HELM, KIND, KUBERNETES, PAUSE, REACH, VERSITYGW, built
+from devcluster.builds import HELM, KIND, KUBERNETES, PAUSE, REACH, S3, built
 from devcluster.console import DevclusterError, step
 from devcluster.files import link, write
 from devcluster.paths import REPOSITORY, State
@@ -143,7 +143,7 @@ def _install_programs(state: State) -> None:
     link(built(HELM), state.bin / "helm")
     link(built(KIND), state.bin / "kind")
     for server in s3.NAMES:
-        link(built(VERSITYGW), state.bin / s3.component(server))
+        link(built(S3), state.bin / s3.component(server))
 
 
 def _kind(state: State, *arguments: str) -> str:

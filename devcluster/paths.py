@@ -54,6 +54,11 @@ class State:
         return self.root / "kubeconfig"
 
     @property
+    def images(self) -> Path:
+        """What `images` loaded into the cluster, as JSON."""
+        return self.root / "images.json"
+
+    @property
     def ready(self) -> Path:
         """There while the cluster is up and checked."""
         return self.root / "READY"

@@ -1,11 +1,13 @@
 """What the machine must have: rights, kernel features, disk, Debian packages."""
 
+import importlib.util
 import os
 import shutil
 from pathlib import Path
 
 from devcluster.console import DevclusterError, step
-from devcluster.paths import REPOSITORY
+from devcluster.locks import exclusive
+from devcluster.paths import REPOSITORY, cache
 from devcluster.shell import follow, run
 
 # Program or file -> the Debian package that brings it.
@@ -44,6 +46,15 @@ def check_images(*, cached: bool) -> None:
     _install(_IMAGE_PACKAGES)
 
 
+def check_venv() -> None:
+    """Makes sure that this Python can make virtual environments: Debian has a package of its own for that."""
+    if importlib.util.find_spec("ensurepip") is not None:
+        return
+    if os.geteuid() != 0:
+        raise DevclusterError("this Python cannot make virtual environments: apt-get install python3-venv")
+    _install({"ensurepip": "python3-venv"})
+
+
 def _check_root() -> None:
     if os.geteuid() != 0:
         raise DevclusterError(
@@ -72,7 +83,8 @@ def _install(packages: dict[str, str]) -> None:
         raise DevclusterError(f"missing: {', '.join(missing)}; there is no apt-get here, install them your way")
     # Services of these packages are for a machine that is a node; here each cluster starts its own.
     env = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    with step(f"installing Debian packages: {' '.join(missing)}") as shown:
+    # One at a time: apt refuses a second one instead of waiting.
+    with exclusive(cache() / "locks" / "apt"), step(f"installing Debian packages: {' '.join(missing)}") as shown:
         run(["apt-get", "update"], env=env)
 
         def on_line(line: str) -> None:

@@ -76,9 +76,7 @@ def _file(state: State) -> Path:
 
 def arguments(folder: Path, server: S3Server) -> tuple[str, ...]:
     """The server's command line. Its keys are in its environment: a command line can be read by everyone."""
-    address = server.endpoint.removeprefix("http://")
-    general = ("--port", address, "--region", server.region, "--keep-alive", "--quiet")
-    return (*general, "posix", "--io-buffer-size", "65536", str(folder))
+    return ("--port", server.endpoint.removeprefix("http://"), "--region", server.region, str(folder))
 
 
 def environment(server: S3Server) -> dict[str, str]:

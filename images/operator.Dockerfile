@@ -13,7 +13,7 @@ ARG UV_DEFAULT_INDEX
 # Where the installer keeps wheels while it builds: a cache mount, or a folder that the builder mounts.
 ARG UV_CACHE_DIR=/root/.cache/uv
 
-COPY images/uv.txt locks/operator.txt /tmp/locks/
+COPY locks/uv.txt locks/operator.txt /tmp/locks/
 RUN --mount=type=cache,target=/root/.cache/uv \
     python3 -m venv /tmp/uv \
  && /tmp/uv/bin/pip install --quiet --no-cache-dir --disable-pip-version-check --require-hashes -r /tmp/locks/uv.txt \

@@ -14,7 +14,7 @@ ARG UV_DEFAULT_INDEX
 ARG UV_CACHE_DIR=/root/.cache/uv
 
 # One stage: copying six gigabytes of environment out of a first one would double the disk that a build needs.
-COPY images/uv.txt locks/trainer.txt /tmp/locks/
+COPY locks/uv.txt locks/trainer.txt /tmp/locks/
 RUN --mount=type=cache,target=/root/.cache/uv \
     python3 -m venv /tmp/uv \
  && /tmp/uv/bin/pip install --quiet --no-cache-dir --disable-pip-version-check --require-hashes -r /tmp/locks/uv.txt \
@@ -24,7 +24,7 @@ RUN --mount=type=cache,target=/root/.cache/uv \
 
 # With --build-arg TRACKERS=1: Weights & Biases, Aim and MLflow, 0.5 GB, in an environment of their own.
 ARG TRACKERS
-COPY images/uv.txt locks/trackers.txt /tmp/locks/
+COPY locks/uv.txt locks/trackers.txt /tmp/locks/
 RUN --mount=type=cache,target=/root/.cache/uv \
     if [ -n "${TRACKERS}" ]; then \
       python3 -m venv /tmp/uv \

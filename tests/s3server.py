@@ -15,24 +15,16 @@ START_S = 20.0
 def s3_server(root: Path, access: str, secret: str, region: str, port: int = 0) -> Iterator[str]:
     """Serve a folder (its subfolders are the buckets) and yield the endpoint.
 
-    The binary is built on first use; $VERSITYGW names one where nothing can be built.
+    The program is built on first use.
     """
-    from devcluster.builds import VERSITYGW, built
+    from devcluster.builds import S3, built
 
     port = port or free_port()
     root.mkdir(parents=True, exist_ok=True)
-    command = [
-        os.environ.get("VERSITYGW") or str(built(VERSITYGW)),
-        "--port",
-        f"127.0.0.1:{port}",
-        "--region",
-        region,
-        "--keep-alive",
-        "--quiet",
-    ]
+    command = [str(built(S3)), "--port", f"127.0.0.1:{port}", "--region", region, str(root)]
     environment = {**os.environ, "ROOT_ACCESS_KEY": access, "ROOT_SECRET_KEY": secret}
     process = subprocess.Popen(
-        [*command, "posix", "--io-buffer-size", "65536", str(root)],
+        command,
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -16,19 +16,9 @@ def installed(name: str, *options: str) -> Path | None:
     """
     folder = FOLDER / name
     if not (folder / name).is_dir():
-        command = [
-            "uv",
-            "pip",
-            "install",
-            "-q",
-            "--compile-bytecode",
-            "--target",
-            str(folder),
-            "--python",
-            sys.executable,
-        ]
+        command = [sys.executable, "-m", "uv", "pip", "install", "-q", "--compile-bytecode", "--target", str(folder)]
         try:
-            subprocess.run([*command, *options], check=True)
+            subprocess.run([*command, "--python", sys.executable, *options], check=True)
         except (OSError, subprocess.CalledProcessError):
             return None
     return folder.absolute()

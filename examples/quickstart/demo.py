@@ -5,6 +5,7 @@ Run again it changes nothing: what is there is found, and a Tune that is over is
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from devcluster import install, s3
+from devcluster.console import DevclusterError
 from devcluster.paths import default_state
 
 HERE = Path(__file__).resolve().parent
@@ -20,9 +22,24 @@ NAME = "quickstart"
 DATA = "landsat"
 
 
-def title(text: str) -> None:
-    """A headline with an empty line before it."""
-    print(f"\n=== {text}", flush=True)
+class Clock:
+    """Headlines with the time since the start, and the step that is under way."""
+
+    def __init__(self) -> None:
+        """Starts now."""
+        self._start = time.monotonic()
+        self.step = ""
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.monotonic() - self._start
+
+    def title(self, text: str) -> None:
+        """A headline with an empty line before it."""
+        self.step = text.partition(":")[0]
+        minutes, seconds = divmod(int(self.seconds), 60)
+        print(f"\n=== {minutes}:{seconds:02} {text}", flush=True)
 
 
 def baselines(folder: Path) -> list[dict[str, Any]]:
@@ -40,7 +57,30 @@ def comparison(predictors: list[dict[str, Any]], best: dict[str, Any]) -> str:
 
 def main() -> int:
     """Run the demo; returns the exit status."""
-    start = time.monotonic()
+    clock = Clock()
+    try:
+        return demo(clock)
+    except subprocess.CalledProcessError as error:
+        # What the program had to say stands above.
+        said = f"{shlex.join(map(str, error.cmd))} ended with {error.returncode}"
+    except (DevclusterError, OSError) as error:
+        said = str(error)
+    print(
+        f"\nstep {clock.step} failed after {clock.seconds:.0f} s: {said}\n"
+        '  More is in .state/log/ and in `kubectl get events -A` (first: eval "$(python3 -m devcluster env)").',
+        file=sys.stderr,
+    )
+    return 1
+
+
+def demo(clock: Clock) -> int:
+    """The demo's steps; returns the exit status.
+
+    Raises:
+        DevclusterError: the chart could not be installed.
+        subprocess.CalledProcessError: a program failed; it has said why.
+    """
+    title = clock.title
     state = default_state()
     servers = s3.servers(state)
     environment = {
@@ -77,7 +117,7 @@ def main() -> int:
         ["kubectl", "get", "tune", NAME, "-n", NAMESPACE, "-o", "json"],
         env=environment,
         check=True,
-        capture_output=True,
+        stdout=subprocess.PIPE,
     )
     status = json.loads(shown.stdout)["status"]
     best = status["best"]
@@ -94,10 +134,11 @@ def main() -> int:
         title(f"why was trial {number} not finished? crossfold explain tune/{NAME} --trial {number}")
         run(Path(sys.executable).parent / "crossfold", "explain", f"tune/{NAME}", "--trial", number, "-n", NAMESPACE)
 
-    title(f"done in {time.monotonic() - start:.0f} s. What to type next")
+    title(f"done in {clock.seconds:.0f} s. What to type next")
     folder = state.s3 / "artifacts" / best["artifactUri"].removeprefix("s3://")
     print(
         f"""  eval "$(python3 -m devcluster env)"            # kubectl, helm and the S3 servers in this shell
+  . .venv/bin/activate                           # the command crossfold, too
   kubectl get tunes                              # one line: the best score and how far it is
   kubectl get cv                                 # the trials
   kubectl get tr                                 # the runs of all trials: one per fold and seed

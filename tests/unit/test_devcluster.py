@@ -151,7 +151,7 @@ def test_link_gives_the_new_content_and_leaves_the_old_one_alone(tmp_path: Path)
 
 
 def test_every_program_is_pinned() -> None:
-    for program in (builds.KUBERNETES, builds.HELM, builds.COREDNS, builds.VERSITYGW, builds.PAUSE, builds.KIND):
+    for program in (builds.KUBERNETES, builds.HELM, builds.COREDNS, builds.S3, builds.PAUSE, builds.KIND):
         module = builds._SOURCES / program.module
         assert (module / "go.sum").exists()
         if not program.package.startswith("."):
@@ -191,7 +191,7 @@ def test_kind_is_driven_from_creation_to_deletion(tmp_path: Path, monkeypatch: p
     for name in ("docker", "kind", "kubectl", "s3"):
         write(stubs / name, f"#!/bin/sh\necho {name} \"$*\" >> {log}\necho '{answers.get(name, '')}'\n", mode=0o755)
     monkeypatch.setenv("PATH", str(stubs), prepend=os.pathsep)
-    programs = {"kind": stubs / "kind", "versitygw": stubs / "s3"}
+    programs = {"kind": stubs / "kind"}
     monkeypatch.setattr(kind, "built", lambda program: programs.get(program.name, stubs / "s3"))
     state = State(tmp_path / ".state")
 
