@@ -28,7 +28,9 @@ def test_a_step_waits_for_those_before_it_and_for_no_others(tmp_path: Path) -> N
     """`a` and `b` each wait for a file that the other makes: only side by side can both end."""
     for name in ("a", "b"):
         other = {"a": "b", "b": "a"}[name]
-        (tmp_path / f"{name}.sh").write_text(f"touch {name}; until [ -e {other} ]; do sleep 0.01; done; echo {name} ended")
+        (tmp_path / f"{name}.sh").write_text(
+            f"touch {name}; until [ -e {other} ]; do sleep 0.01; done; echo {name} ended"
+        )
     done = together("a=sh a.sh", "b=sh b.sh", "c,after=a+b=sh -c 'ls a b; echo last'", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "a ended" in done.stderr
