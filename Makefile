@@ -22,7 +22,7 @@ STEADY := tests/component/trainer/test_resume.py tests/component/trainer/test_fa
 .PHONY: help python env trackers-env demo ready test unit steady verify gen lock bench-search bench-trainer cluster-up cluster-down images watch clean
 
 help:  ## list the commands
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | column -t -s $$'\t'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 env: .venv/.synced  ## the Python environment, from the hashed locks
 

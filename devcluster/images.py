@@ -5,15 +5,15 @@ import json
 import os
 import re
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from devcluster import builder, kind, loader, requirements, runtime
-from devcluster.console import say, step
+from devcluster.console import DevclusterError, say, step
 from devcluster.files import write
 from devcluster.locks import exclusive
 from devcluster.paths import REPOSITORY, State, cache
+from devcluster.shell import run
 
 TAG = "dev"
 # Every file has this time in the image: a fresh clone gives the same layers as the last one.
@@ -160,5 +160,7 @@ def project_version() -> str:
 
 
 def _revision() -> str:
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    try:
+        return run(["git", "rev-parse", "HEAD"], cwd=REPOSITORY).strip()
+    except (DevclusterError, OSError):
+        return "unknown"  # no clone, or no git here

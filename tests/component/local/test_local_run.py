@@ -17,7 +17,6 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[3]
-QUICKSTART = ROOT / "examples" / "quickstart"
 FAKE = f"{sys.executable} {Path(__file__).with_name('fake_trainer.py')}"
 
 TUNE: dict[str, Any] = {
@@ -368,36 +367,3 @@ def test_a_reader_that_goes_away(here: Here) -> None:
     assert process.stdout is not None
     process.stdout.close()
     assert process.wait(timeout=60) == 141
-
-
-def test_a_real_training_on_real_imagery(here: Here) -> None:
-    """The quickstart's own manifests and data, cut down to one trial, one fold and two epochs."""
-    made = subprocess.run(
-        [sys.executable, str(QUICKSTART / "make_dataset.py"), "runs/data/landsat"],
-        cwd=here.folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert made.returncode == 0, made.stderr
-    settings = (
-        "spec.maxTrials=1",
-        "spec.crossValidation.runFolds=1",
-        "spec.trainer.maxEpochs=2",
-        "spec.trainer.limitTrainBatches=4",
-    )
-    code, output = here.run(
-        str(QUICKSTART / "tune.yaml"),
-        "-f",
-        str(QUICKSTART / "local.yaml"),
-        *(part for setting in settings for part in ("--set", setting)),
-        CROSSFOLD_TRAINER_COMMAND="",
-    )
-    assert code == 0, output
-    best = here.objects("tunes", "quickstart")["quickstart"]["status"]["best"]
-    assert 0 < float(best["score"]) <= 1
-    for run in here.objects("trainruns", "quickstart").values():
-        folder = Path(run["status"]["artifactUri"])
-        assert folder.is_relative_to(here.folder / "runs" / "artifacts")
-        assert Path(run["status"]["checkpointUri"]).exists()
-        assert json.loads((folder / "result.json").read_text())
