@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[3]
 FAKE = f"{sys.executable} {Path(__file__).with_name('fake_trainer.py')}"
 
 TUNE: dict[str, Any] = {
