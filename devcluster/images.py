@@ -67,13 +67,13 @@ def _in_node(state: State) -> dict[str, dict[str, str]]:
     requirements.check_images(cached=(builder.home() / "built").exists())
     loaded = {}
     with exclusive(cache() / "locks" / "images"):
-        for image in IMAGES:
-            built = _build(image)
-            # A cluster that is just coming up is waited for; building did not need one.
-            with exclusive(state.lock):
-                digest = _load(state, image, built)
-            reference = f"{image.repository}@{digest}"
-            loaded[image.name] = {"image": image.reference, "digest": digest, "reference": reference}
+        built = {image: _build(image) for image in IMAGES}
+        # A cluster that is just coming up is waited for; building did not need one.
+        with exclusive(state.lock):
+            for image, identity in built.items():
+                digest = _load(state, image, identity)
+                reference = f"{image.repository}@{digest}"
+                loaded[image.name] = {"image": image.reference, "digest": digest, "reference": reference}
     return loaded
 
 
