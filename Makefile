@@ -11,6 +11,8 @@ export UV_PYTHON_DOWNLOADS := never
 PY := .venv/bin/python
 DEV := python3 -m devcluster
 TOGETHER := python3 -m devcluster.together
+# Without the references that it prints for programs; .state/images.json has them.
+QUIET_IMAGES := sh -c '$(DEV) images >/dev/null'
 PYTEST_ARGS ?=
 # For tests that share nothing. Those on the cluster share its few CPUs, and run one after the other.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist worksteal
@@ -49,11 +51,11 @@ trackers-env: .venv-trackers/.synced  ## the environment of trackers (W&B, Aim, 
 	@touch $@
 
 demo: python  ## the main job, on a real cluster of one machine: a search over real imagery
-	@$(TOGETHER) "make demo" cluster="$(DEV) up" env="$(MAKE) env" images,after=env="$(DEV) images" \
+	@$(TOGETHER) "make demo" cluster="$(DEV) up" env="$(MAKE) env" images,after=env="$(QUIET_IMAGES)" \
 	  demo,after=cluster+env+images="env PYTHONPATH=. $(PY) examples/quickstart/demo.py"
 
 ready: python  ## what the tests need: environments, cluster and images, side by side
-	@$(TOGETHER) "make ready" cluster="$(DEV) up" env="$(MAKE) env" images,after=env="$(DEV) images" \
+	@$(TOGETHER) "make ready" cluster="$(DEV) up" env="$(MAKE) env" images,after=env="$(QUIET_IMAGES)" \
 	  trackers,after=env="$(MAKE) trackers-env"
 
 test: ready  ## every test, from unit to end-to-end
@@ -99,7 +101,7 @@ cluster-down:  ## take them away, with all that they left
 	@$(DEV) down
 
 images: cluster-up  ## build the two images and load them into the cluster
-	@$(DEV) images >/dev/null
+	@$(QUIET_IMAGES)
 
 clean: cluster-down  ## cluster-down, and the Python environment
 	@rm -rf .venv .venv-trackers
