@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from crossfold_cli.progress import Progress as Progressed
+from crossfold_cli.progress import last_progress
 from crossfold_operator.api.algorithm import AlgorithmSpec
 from crossfold_operator.api.parameters import ParameterSpec
 from crossfold_operator.api.tune import TuneSpec
@@ -35,6 +37,7 @@ from crossfold_trainer.contract.trainer import TrainerSpec
 from crossfold_trainer.live import report_of
 from crossfold_trainer.meter import Meter
 from crossfold_trainer.progress import Progress
+from crossfold_trainer.tracking import epoch_line
 from tests.fakes.world import tune
 from tests.finished import result_of, run_of
 from tests.mirrored import DOWN, METRIC, UP, WRONG, Side, unsigned
@@ -364,6 +367,21 @@ def test_nothing_is_better_than_perfect(first: float) -> None:
         assert "-0" not in racing_words.text(look).replace("1e-", "")
         found[direction] = look.reason
     assert len(set(found.values())) == 1
+
+
+# Texts ----------------------------------------------------------------------------------------------------------------
+
+
+def line_of(score: float) -> str:
+    """What an epoch says of itself."""
+    return epoch_line(3, 6, loss=0.1, metrics={METRIC: score}, score=Score(score, True), best=True, seconds=1.2)
+
+
+def test_an_epoch_s_line_keeps_the_sign_and_the_digits_of_scores_near_0() -> None:
+    for score in SCORES:
+        assert unsigned(line_of(DOWN.of(score))) == line_of(score)
+    assert line_of(0.7123) == "epoch 3/6 loss=0.1 val/Mine=0.7123 score=0.7123 best 1.2s"
+    assert last_progress(line_of(0.000412).encode()) == Progressed(3, 6, "0.0004120")
 
 
 # The one rule that is not mirrored -------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from datetime import datetime
 from crossfold_cli.explain.asking import Asking
 from crossfold_cli.explain.looks import Look
 from crossfold_cli.explain.story import Comparison, RunLine, TrialStory, TuneStory
-from crossfold_cli.view import value_text
+from crossfold_cli.view import score_text, value_text
 from crossfold_trainer.contract.metrics import Direction
 
 _LISTED = 12
@@ -15,7 +15,7 @@ _LISTED = 12
 
 def of_trial(story: TrialStory) -> list[str]:
     """A trial's story."""
-    score = "" if story.score is None else f", score {_score(story.score, story.std)}"
+    score = "" if story.score is None else f", score {score_text(story.score, story.std)}"
     lines = [f"Trial {story.trial} of Tune {story.tune} ({story.name}): {story.phase}{score}"]
     lines += ["", "Why these parameters"]
     lines += [f"  {name} = {value_text(value)}" for name, value in story.parameters.items()]
@@ -189,10 +189,6 @@ def _when(at: datetime) -> str:
 
 def _number(value: float | None) -> str:
     return "nothing" if value is None else f"{value:.4g}"
-
-
-def _score(value: float, std: float | None) -> str:
-    return f"{value:.4f}" if std is None else f"{value:.4f} ± {std:.4f}"
 
 
 def numbers_text(numbers: Sequence[int]) -> str:

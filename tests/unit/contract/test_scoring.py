@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from crossfold_trainer.contract.metrics import METRICS, Direction
 from crossfold_trainer.contract.objective import Combine, ObjectiveSpec
-from crossfold_trainer.contract.scoring import LEAST, better, mean_std, run_score, score_direction, score_range
+from crossfold_trainer.contract.scoring import (
+    LEAST,
+    better,
+    decimals_of,
+    mean_std,
+    run_score,
+    score_direction,
+    score_range,
+)
 
 RUNS = [
     (0.75, 0.83, 0.5),
@@ -246,3 +254,13 @@ def test_score_range(metrics: list[Any], combine: str, low: float | None, high: 
     found = score_range(objective)
     assert found[0] == low
     assert found[1] == (None if high is None else pytest.approx(high))
+
+
+@pytest.mark.parametrize(
+    ("score", "decimals"),
+    [(0.0, 3), (0.7, 3), (0.1, 3), (-0.0123, 4), (0.000412, 6), (1e-300, 12), (250.0, 3), (math.nan, 3), (math.inf, 3)],
+)
+def test_scores_near_0_are_shown_with_more_decimals(score: float, decimals: int) -> None:
+    assert decimals_of(score, 3) == decimals
+    if 1e-9 < abs(score) < 1:
+        assert float(f"{score:.{decimals}f}") == pytest.approx(score, rel=5e-3)

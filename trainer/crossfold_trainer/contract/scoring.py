@@ -136,3 +136,20 @@ def better(a: float, b: float, direction: Direction) -> bool:
 def rank(score: float, trial: int, direction: Direction) -> tuple[float, int]:
     """What complete trials are sorted by, the best first: of equal scores the lower number."""
     return (-score if direction is Direction.MAXIMIZE else score), trial
+
+
+def decimals_of(score: float, least: int) -> int:
+    """Decimals in which a score is shown, and the numbers beside it: so that ``least`` of its digits are seen.
+
+    Where less is better good scores are near 0, and differ in digits that a fixed number of decimals would hide.
+
+    Args:
+        score: any number.
+        least: decimals of 0, and of a score from 0.1 on.
+
+    Returns:
+        From ``least`` to 12.
+    """
+    if score == 0 or not math.isfinite(score):
+        return least
+    return min(12, max(least, least - 1 - math.floor(math.log10(abs(score)))))
