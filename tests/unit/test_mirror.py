@@ -14,6 +14,7 @@ import yaml
 
 from crossfold_cli.progress import Progress as Progressed
 from crossfold_cli.progress import last_progress
+from crossfold_operator import problems
 from crossfold_operator.api.algorithm import AlgorithmSpec
 from crossfold_operator.api.parameters import ParameterSpec
 from crossfold_operator.api.tune import TuneSpec
@@ -347,6 +348,37 @@ def test_racing_knows_the_best_possible_score_in_either_direction(first: float) 
         assert getattr(error, name) == pytest.approx(getattr(share, name), rel=1e-6, abs=1e-300), name
     for name in ("bar", "predicted", "best_possible"):
         assert getattr(error, name) == pytest.approx(1 - getattr(share, name)), name
+
+
+def target_problems(objective: dict[str, Any], at: float) -> list[str]:
+    return problems.of_spec(TuneSpec.model_validate(tune(objective=objective, target=at)["spec"]))
+
+
+@pytest.mark.parametrize(
+    ("share", "ends"), [(-0.5, ("least", "most")), (0.0, None), (0.5, None), (1.0, None), (1.5, ("most", "least"))]
+)
+def test_a_target_beyond_the_metric_is_refused_in_either_direction(share: float, ends: tuple[str, str] | None) -> None:
+    """The end of the range that a target is beyond is the other one in the mirror, and so is the remedy."""
+    remedy = {"most": "lower it", "least": "raise it"}
+    for side, (name, at) in enumerate((("val/JaccardIndex", share), ("val/HammingDistance", 1 - share))):
+        found = target_problems({"metrics": [{"name": name}]}, at)
+        if ends is None:
+            assert found == []
+            continue
+        (problem,) = found
+        assert problem.startswith(f"spec.target: a score is at {ends[side]}")
+        assert f"{at:g}" in problem
+        assert problem.endswith(remedy[ends[side]])
+
+
+def test_the_target_of_a_combined_score_may_be_what_a_perfect_run_scores() -> None:
+    names = ("val/JaccardIndex", "val/HammingDistance")
+    both = {"metrics": [{"name": name} for name in names]}
+    perfect = run_score(dict(zip(names, (1.0, 0.0), strict=True)), ObjectiveSpec.model_validate(both)).value
+    assert perfect is not None
+    assert target_problems(both, perfect) == []
+    (problem,) = target_problems(both, 2)
+    assert "at most 1.999999998, and 2 is beyond it" in problem
 
 
 @pytest.mark.parametrize("first", [0.5, 1.0])

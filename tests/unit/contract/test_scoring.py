@@ -242,6 +242,9 @@ def test_every_metric_lies_in_its_range() -> None:
         (["val/JaccardIndex", "val/HammingDistance"], "Min", 0, 1),
         (["val/JaccardIndex", ("val/Mine", "Maximize")], "Min", None, None),
         (["val/JaccardIndex", ("val/Mine", "Minimize")], "Min", 0, 1),
+        # A metric that must say its direction and does not.
+        (["val/Mine"], "Harmonic", None, None),
+        (["val/JaccardIndex", "val/Mine"], "Harmonic", None, None),
         # What is negative is not combined.
         (["val/JaccardIndex", ("val/CohenKappa", "Minimize")], "Min", 0, 1),
     ],

@@ -105,7 +105,8 @@ def score_range(objective: ObjectiveSpec) -> tuple[float | None, float | None]:
     highs: list[float | None] = []
     for metric, info in zip(objective.metrics, infos, strict=True):
         low, high = (None, None) if info is None else (info.low, info.high)
-        if metric.resolved_direction is Direction.MINIMIZE:
+        # An unknown metric must say its direction, but is asked before anyone has seen to that.
+        if (info is not None or metric.direction is not None) and metric.resolved_direction is Direction.MINIMIZE:
             # What is negative is not combined, but for rounding.
             low, high = (0.0 if high is None else _term(metric, high)), _term(metric, low or 0.0)
         lows.append(low)
