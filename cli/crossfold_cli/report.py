@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from crossfold_cli.view import value_text
+from crossfold_cli.view import score_text, value_text
 from crossfold_operator.names import (
     CrossValidationPhase,
     Kind,
@@ -66,8 +66,7 @@ def _row(name: str, text: str) -> str:
 def _score(score: str, std: str | None, objective: Obj) -> str:
     metrics = objective.get("metrics", [])
     name = metrics[0]["name"] if len(metrics) == 1 else objective.get("combine", "Harmonic")
-    spread = f" ± {float(std):.4f}" if std is not None else ""
-    return f"{float(score):.4f}{spread} ({name})"
+    return f"{score_text(float(score), None if std is None else float(std))} ({name})"
 
 
 def _tune(root: Obj, status: Obj, go_on: str) -> list[str]:

@@ -14,6 +14,7 @@ from crossfold_operator.names import (
     TrainRunPhase,
 )
 from crossfold_trainer.contract.hyperparameters import canonical_name
+from crossfold_trainer.contract.scoring import decimals_of
 
 Obj = Mapping[str, Any]
 Children = Callable[[Kind, str], Sequence[Obj]]
@@ -135,6 +136,12 @@ def value_text(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(value_text, value))}]"
     return "null" if value is None else str(value)
+
+
+def score_text(score: float, std: float | None) -> str:
+    """A score with its standard deviation, if there is one: ``0.8124 ± 0.0110``."""
+    decimals = decimals_of(score, 4)
+    return f"{score:.{decimals}f}" if std is None else f"{score:.{decimals}f} ± {std:.{decimals}f}"
 
 
 def changes(before: Node | None, after: Node) -> Iterator[tuple[str, str, Node]]:

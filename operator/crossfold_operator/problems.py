@@ -75,9 +75,9 @@ def _of_target(spec: TuneSpec) -> list[str]:
     if spec.target is None:
         return []
     if high is not None and spec.target > high:
-        return [f"spec.target: a score is at most {high:g}, and {spec.target:g} is beyond it: lower it"]
+        return [f"spec.target: a score is at most {high:.12g}, and {spec.target:g} is beyond it: lower it"]
     if low is not None and spec.target < low:
-        return [f"spec.target: a score is at least {low:g}, and {spec.target:g} is below it: raise it"]
+        return [f"spec.target: a score is at least {low:.12g}, and {spec.target:g} is below it: raise it"]
     return []
 
 

@@ -5,7 +5,7 @@ in labels or answers (macro average); AUROC and AveragePrecision take one class 
 has no positive (AUROC: or no negative) pixel. Accuracy, CohenKappa and HammingDistance count all classes at once.
 
 A ratio without a single case (recall where nothing is positive, AUROC where one class is missing) counts 0, so
-that a metric is a number wherever there is a valid pixel; a score of 0 is unstable and never best.
+that a metric is a number wherever there is a valid pixel. Where more is better, 0 makes a score unstable.
 Without any valid pixel every metric is NaN.
 """
 

@@ -21,7 +21,7 @@ from typing import Any, Self
 from crossfold_trainer.artifacts import LOG, METRICS, TRACKERS, WANDB, Item
 from crossfold_trainer.contract.config import CREDENTIALS_DIR, CREDENTIALS_VARIABLE, RunConfig
 from crossfold_trainer.contract.result import Performance
-from crossfold_trainer.contract.scoring import Score
+from crossfold_trainer.contract.scoring import Score, decimals_of
 from crossfold_trainer.trackers.base import RunFacts
 from crossfold_trainer.trackers.remote import Remote
 
@@ -45,13 +45,17 @@ def epoch_line(
     """
     parts = [f"epoch {epoch}/{epochs}", f"loss={loss:.4g}"]
     if score is not None:
-        parts += [f"{name}={value:.4f}" for name, value in metrics.items()]
-        parts.append("score=none" if score.value is None else f"score={score.value:.4f}")
+        parts += [f"{name}={_shown(value)}" for name, value in metrics.items()]
+        parts.append("score=none" if score.value is None else f"score={_shown(score.value)}")
         if not score.stable:
             parts.append("unstable")
     if best:
         parts.append("best")
     return " ".join([*parts, f"{seconds:.1f}s"])
+
+
+def _shown(value: float) -> str:
+    return f"{value:.{decimals_of(value, 4)}f}"
 
 
 def speed_line(performance: Performance) -> str:

@@ -16,6 +16,7 @@ from crossfold_operator.plan.ranking import ranking
 from crossfold_operator.plan.tune import history
 from crossfold_operator.search.history import digest
 from crossfold_operator.status.tune import objective_text
+from crossfold_trainer.contract.metrics import Direction
 from crossfold_trainer.contract.scoring import better, score_direction
 
 
@@ -106,6 +107,8 @@ class TuneStory:
     phase: str
     why: str
     objective: str
+    direction: Direction
+    """Which scores are better."""
     sampler: str
     history_digest: str
     """Of all that the sampler was told, as the operator wrote it down."""
@@ -158,6 +161,7 @@ def tune_story(past: Past) -> TuneStory:
         phase=str(status.phase),
         why=_why(past),
         objective=objective_text(past.spec.objective),
+        direction=score_direction(past.spec.objective),
         sampler=status.search.sampler,
         history_digest=status.search.history_digest,
         history_reproduced=digest([*past.start, *told]) == status.search.history_digest,

@@ -5,8 +5,9 @@ from datetime import datetime
 
 from crossfold_cli.explain.asking import Asking
 from crossfold_cli.explain.looks import Look
-from crossfold_cli.explain.story import Comparison, RunLine, Told, TrialStory, TuneStory
-from crossfold_cli.view import value_text
+from crossfold_cli.explain.story import Comparison, RunLine, TrialStory, TuneStory
+from crossfold_cli.view import score_text, value_text
+from crossfold_trainer.contract.metrics import Direction
 
 _LISTED = 12
 """Rows of trials that a line lists."""
@@ -14,7 +15,7 @@ _LISTED = 12
 
 def of_trial(story: TrialStory) -> list[str]:
     """A trial's story."""
-    score = "" if story.score is None else f", score {_score(story.score, story.std)}"
+    score = "" if story.score is None else f", score {score_text(story.score, story.std)}"
     lines = [f"Trial {story.trial} of Tune {story.tune} ({story.name}): {story.phase}{score}"]
     lines += ["", "Why these parameters"]
     lines += [f"  {name} = {value_text(value)}" for name, value in story.parameters.items()]
@@ -56,7 +57,8 @@ def of_tune(story: TuneStory) -> list[str]:
         lines += _indent(_indent(_lead(story.comparison)))
     if story.records:
         steps = " -> ".join(f"{_number(told.score)} (trial {told.trial})" for told in story.records)
-        lines += ["", "How the best score rose" if _rose(story.records) else "How the best score fell", f"  {steps}"]
+        moved = "rose" if story.direction is Direction.MAXIMIZE else "fell"
+        lines += ["", f"How the best score {moved}", f"  {steps}"]
     for phase, trials in story.others.items():
         lines += ["", f"{phase}: {len(trials)}"]
         lines += [f"  trial {told.trial}{f': {told.why}' if told.why else ''}" for told in trials]
@@ -153,11 +155,9 @@ def _end(story: TrialStory) -> list[str]:
     if compared.against is None:
         lines.append("it was the first to be complete")
     elif compared.better_by is not None:
-        word = "better" if compared.better_by > 0 else "worse"
         lines.append(
             f"{_number(story.score)} against {_number(compared.its_score)} of trial {compared.against}, the best then:"
-            f" {word} by {_number(abs(compared.better_by))}, and better in {compared.units_better} of"
-            f" {compared.units} runs"
+            f" {_better_by(compared.better_by)}, and better in {compared.units_better} of {compared.units} runs"
         )
     lines.append(f"now number {compared.rank} of {compared.ranked} complete trials")
     return lines
@@ -173,9 +173,10 @@ def _lead(compared: Comparison | None) -> list[str]:
     return [text]
 
 
-def _rose(records: Sequence[Told]) -> bool:
-    scores = [told.score for told in records if told.score is not None]
-    return scores == sorted(scores)
+def _better_by(difference: float) -> str:
+    if difference == 0:
+        return "as good"
+    return f"{'better' if difference > 0 else 'worse'} by {_number(abs(difference))}"
 
 
 def _indent(lines: Iterable[str]) -> list[str]:
@@ -188,10 +189,6 @@ def _when(at: datetime) -> str:
 
 def _number(value: float | None) -> str:
     return "nothing" if value is None else f"{value:.4g}"
-
-
-def _score(value: float, std: float | None) -> str:
-    return f"{value:.4f}" if std is None else f"{value:.4f} ± {std:.4f}"
 
 
 def numbers_text(numbers: Sequence[int]) -> str:

@@ -340,8 +340,8 @@ def judge(  # noqa: PLR0917 -- as decide
         runs_total=total,
         alpha=alpha,
         incumbent=known.incumbent,
-        bar=sign * known.bar,
-        predicted=sign * predicted,
+        bar=_score(known.bar, sign),
+        predicted=_score(predicted, sign),
         se=math.sqrt(seen.variance),
         z=z_score,
         log_e=log_e,
@@ -353,7 +353,7 @@ def judge(  # noqa: PLR0917 -- as decide
         var_fold=known.var_fold,
         var_run=known.var_run,
         v1=seen.first,
-        best_possible=None if best_possible is None else sign * best_possible,
+        best_possible=None if best_possible is None else _score(best_possible, sign),
     )
 
 
@@ -452,6 +452,11 @@ def _prediction_variance(missing: float, c: float, groups: int) -> float:
 
 def _sign(direction: Direction | str) -> int:
     return 1 if Direction(direction.capitalize()) is Direction.MAXIMIZE else -1
+
+
+def _score(y: float, sign: int) -> float:
+    """A y as the score that it is; of no y it is -0, which would be told as ``-0.0``."""
+    return sign * y + 0.0
 
 
 def _oriented(scores: Sequence[Sequence[float | None]], sign: int, *, swap: bool) -> list[list[float]] | None:

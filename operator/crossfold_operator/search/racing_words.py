@@ -21,7 +21,7 @@ def text(look: Decision) -> str:
             return f"not raced {runs}: {'none left to save' if look.runs_done == look.runs_total else 'no score yet'}"
         case Reason.BOUNDS:
             possible, bar = _or_zero(look.best_possible), _or_zero(look.bar)
-            return f"pruned {runs}: even perfect remaining runs give {possible:.4g}, not better than {bar:.4g}"
+            return f"pruned {runs}: even perfect remaining runs give {possible:z.4g}, not better than {bar:z.4g}"
         case Reason.EVIDENCE | Reason.UNDECIDED:
             verdict, relation = ("pruned", "<=") if look.prune else ("goes on", ">")
             predicted, bar_text, se = _decimals((look.predicted, look.bar, look.se), _or_zero(look.se))
@@ -40,7 +40,7 @@ def _or_zero(value: float | None) -> float:
 def _decimals(values: Sequence[float | None], resolution: float) -> list[str]:
     """Values with as many decimals as show two significant digits of a resolution > 0."""
     places = 0 if math.isinf(resolution) else min(12, max(0, 1 - math.floor(math.log10(resolution))))
-    return [f"{_or_zero(value):.{places}f}" for value in values]
+    return [f"{_or_zero(value):z.{places}f}" for value in values]
 
 
 def _probability(value: float | None) -> str:

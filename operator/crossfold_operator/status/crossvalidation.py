@@ -107,7 +107,7 @@ def cross_validation_status(
         summary=CrossValidationSummary(
             runs=f"{counts.succeeded}/{len(units)}",
             score=short(mean),
-            std=short(std),
+            std=short(std, mean),
             gpu=gpu_hours(usage),
             reason=message[:253],
         ),

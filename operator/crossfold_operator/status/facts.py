@@ -17,6 +17,7 @@ from crossfold_operator.names import (
 from crossfold_operator.observe.runs import Run
 from crossfold_operator.plan.spending import gpu_seconds
 from crossfold_operator.times import timestamp
+from crossfold_trainer.contract.scoring import decimals_of
 
 MOST_METRICS = 64
 """Metrics that a status holds."""
@@ -67,11 +68,14 @@ def decimals(values: Mapping[str, float | None]) -> dict[str, str]:
     return {name: "NaN" if value is None else decimal(value) for name, value in list(values.items())[:MOST_METRICS]}
 
 
-def short(value: str | float | None, digits: int = 3) -> str:
-    """A number for a column; empty for none."""
+def short(value: str | float | None, beside: str | float | None = None) -> str:
+    """A score for a column, or a number beside one, which has as many decimals; empty for none."""
     if value is None:
         return ""
-    return f"{float(value):.{digits}f}" if abs(float(value)) < 1e6 else f"{float(value):.{digits}g}"
+    number = float(value)
+    if abs(number) >= 1e6:
+        return f"{number:.3g}"
+    return f"{number:.{decimals_of(number if beside is None else float(beside), 3)}f}"
 
 
 def rounded(value: float, digits: int = 4) -> str:
@@ -93,7 +97,7 @@ def time_text(seconds: float) -> str:
 
 def score_text(score: str | None, std: str | None) -> str:
     """``0.812±0.011``; empty for none."""
-    return "" if score is None else f"{short(score)}±{short(std or 0)}"
+    return "" if score is None else f"{short(score)}±{short(std or 0, score)}"
 
 
 def gpu_hours(usage: Usage) -> str:

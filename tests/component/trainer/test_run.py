@@ -11,11 +11,18 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from pyarrow import parquet
 
 from crossfold_trainer.__main__ import run_to_exit
 from crossfold_trainer.contract import hyperparameters as hp
-from crossfold_trainer.contract.config import CONFIG_VARIABLE, TERMINATION_VARIABLE, OutOfMemoryPolicy, RunConfig
+from crossfold_trainer.contract.config import (
+    CONFIG_VARIABLE,
+    TERMINATION_VARIABLE,
+    OutOfMemoryPolicy,
+    RunConfig,
+    with_digest,
+)
 from crossfold_trainer.contract.exits import Exit
 from crossfold_trainer.contract.metrics import METRICS, TEST_METRICS
 from crossfold_trainer.contract.progress import ProgressReport
@@ -210,6 +217,63 @@ def test_an_unstable_validation_is_never_best(data: Path, tmp_path: Path, attemp
     assert got.values == {"val/JaccardIndex": None}
     assert "unstable" in got.reason
     assert got.checkpoint_uri.endswith("last.ckpt")
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Patches that are bright and all yes, or dark and all no: a small model learns them completely."""
+    import numpy as np
+
+    y = np.zeros((24, 32, 32), np.uint8)
+    y[::2] = 1
+    x = np.repeat((0.2 + 0.6 * y)[:, None], 3, axis=1).astype(np.float32)
+    metadata = {"region": [f"r{i // 2 % 6}" for i in range(24)], "empty": ~y.any(axis=(1, 2))}
+    return write_dataset(tmp_path_factory.mktemp("plain"), x=x, y=y, metadata=metadata)
+
+
+ERROR, SHARE = "val/HammingDistance", "val/JaccardIndex"
+
+
+@pytest.mark.parametrize(
+    ("metrics", "score"), [([ERROR], 0.0), ([SHARE], 1.0), ([SHARE, ERROR], 2.0)], ids=["error", "share", "both"]
+)
+def test_the_first_perfect_epoch_is_kept_in_either_direction(
+    plain: Path, tmp_path: Path, attempts: Attempts, metrics: list[str], score: float
+) -> None:
+    config = config_for(
+        plain,
+        tmp_path / "a",
+        objective={"metrics": [{"name": name} for name in metrics]},
+        hyperparameters={"learning_rate": 1e-2},
+        trainer={"maxEpochs": 12, "earlyStoppingPatience": 2},
+    )
+    ended = attempts.here(config)
+    got = result(ended)
+    with (folder_of(config) / "metrics.csv").open() as file:
+        errors = [float(row[ERROR]) for row in csv.DictReader(file)]
+    assert 0.0 in errors[1:], "it learned nothing, or all at once: the test tests nothing"
+    assert (got.epoch, got.epochs) == (errors.index(0.0), errors.index(0.0) + 3)
+    assert (got.score, got.stable, got.outcome) == (pytest.approx(score), True, Outcome.TRAINED)
+    assert "unstable" not in ended.output
+    kept = torch.load(folder_of(config) / "checkpoints/best.ckpt", weights_only=True)
+    assert (kept["epoch"], kept["metrics"][ERROR]) == (got.epoch, 0.0)
+
+
+def test_a_perfect_trial_is_the_best_of_its_tune(plain: Path, tmp_path: Path, attempts: Attempts) -> None:
+    for trial, rate in enumerate((1e-12, 1e-2)):
+        of = {"tune": "t", "crossValidation": f"t-cv{trial}", "root": "r", "trial": trial, "runs": 1}
+        config = run_config(
+            plain,
+            tmp_path / "a",
+            **of,
+            run=f"t-cv{trial}-f0s42",
+            objective={"metrics": [{"name": ERROR}]},
+            hyperparameters={"learning_rate": rate},
+            trainer={"maxEpochs": 1 if trial == 0 else 12, "earlyStoppingPatience": 2},
+        )
+        result(attempts.here(with_digest(config, f"default/t/t-cv{trial}")))
+    best = yaml.safe_load((tmp_path / "a/default/t/best.yaml").read_text())
+    assert (best["trial"], best["score"], best["objective"]["direction"]) == (1, 0.0, "Minimize")
 
 
 def test_a_combined_objective_is_the_contracts(data: Path, tmp_path: Path, attempts: Attempts) -> None:

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from crossfold_cli.display import Lines, LiveTree, Quiet, display_for, tree_lines, tree_table
 from crossfold_cli.progress import LogFollower, Progress
-from crossfold_cli.view import Node, changes, node_of
+from crossfold_cli.view import Node, changes, node_of, score_text
 from crossfold_operator.names import Kind
 
 
@@ -221,3 +221,9 @@ def test_progress_reads_what_was_added(tmp_path: Any) -> None:
     assert follower.progress(log) == Progress(2, 6, "0.2000")
     log.unlink()
     assert str(follower.progress(log)) == "epoch 2/6"
+
+
+def test_a_score_near_0_keeps_its_digits() -> None:
+    assert score_text(0.81243, 0.011) == "0.8124 ± 0.0110"
+    assert score_text(0.000412345, 0.00003) == "0.0004123 ± 0.0000300"
+    assert score_text(0.0, None) == "0.0000"

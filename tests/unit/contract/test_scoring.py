@@ -4,10 +4,20 @@ import math
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from crossfold_trainer.contract.metrics import METRICS, Direction
 from crossfold_trainer.contract.objective import Combine, ObjectiveSpec
-from crossfold_trainer.contract.scoring import better, mean_std, run_score, score_direction, score_range
+from crossfold_trainer.contract.scoring import (
+    LEAST,
+    better,
+    decimals_of,
+    mean_std,
+    run_score,
+    score_direction,
+    score_range,
+)
 
 RUNS = [
     (0.75, 0.83, 0.5),
@@ -87,10 +97,113 @@ def test_negative_values_count_where_they_mean_something(combine: Combine) -> No
 
 
 def test_a_score_without_end_is_unstable() -> None:
-    names = ("val/loss", "val/HammingDistance")
-    score = run_score(dict.fromkeys(names, 5e-324), objective(*names, combine=Combine.ARITHMETIC))
+    names = ("val/Mine", "val/Other")
+    both = of([(name, "Maximize") for name in names], Combine.ARITHMETIC)
+    score = run_score(dict.fromkeys(names, 1.7e308), both)
     assert (score.value, score.stable) == (None, False)
     assert "not finite" in score.reason
+
+
+# 0, and how what is to be minimised is combined -----------------------------------------------------------------------
+
+
+def of(metrics: list[tuple[str, str]], combine: str = Combine.HARMONIC) -> ObjectiveSpec:
+    """An objective of metrics and their directions."""
+    return ObjectiveSpec.model_validate(
+        {"metrics": [{"name": name, "direction": direction} for name, direction in metrics], "combine": combine}
+    )
+
+
+@pytest.mark.parametrize("name", ["val/HammingDistance", "val/loss", "val/Mine", "val/JaccardIndex"])
+def test_0_is_unstable_where_more_is_better_and_the_best_where_less_is(name: str) -> None:
+    up, down = of([(name, "Maximize")]), of([(name, "Minimize")])
+    assert run_score({name: 0.0}, up) == (0.0, False, f"{name} is 0")
+    zero, some = run_score({name: 0.0}, down), run_score({name: 1e-12}, down)
+    assert zero == (0.0, True, "")
+    assert zero.value is not None
+    assert some.value is not None
+    assert better(zero.value, some.value, score_direction(down))
+
+
+def test_minus_0_is_0() -> None:
+    score = run_score({"val/loss": -0.0}, objective("val/loss"))
+    assert repr(score.value) == "0.0"
+
+
+@pytest.mark.parametrize(
+    ("combine", "score"),
+    [
+        (Combine.HARMONIC, 2 / (1 / 0.8)),  # its limit: what is perfect costs nothing
+        (Combine.MIN, 0.8),  # its limit: the other metric is the least
+        (Combine.ARITHMETIC, (0.8 + 1 / LEAST) / 2),
+        (Combine.GEOMETRIC, (0.8 / LEAST) ** 0.5),
+    ],
+)
+def test_0_of_a_metric_to_be_minimised_is_its_best_value_in_a_combined_score(combine: Combine, score: float) -> None:
+    names = ("val/JaccardIndex", "val/HammingDistance")
+    wanted = objective(*names, combine=combine)
+    found = run_score({names[0]: 0.8, names[1]: 0.0}, wanted)
+    assert (found.value, found.stable) == (pytest.approx(score), True)
+    # A metric to be maximised still spoils it by 0.
+    assert run_score({names[0]: 0.0, names[1]: 0.0}, wanted) == (None, False, "val/JaccardIndex is 0")
+
+
+@pytest.mark.parametrize("combine", Combine)
+def test_a_combined_score_of_nothing_but_0_is_finite_and_the_best(combine: Combine) -> None:
+    names = ("val/loss", "val/HammingDistance")
+    wanted = objective(*names, combine=combine)
+    found = run_score(dict.fromkeys(names, 0.0), wanted)
+    assert found.stable
+    assert found.value == pytest.approx(1 / LEAST) == pytest.approx(score_range(wanted)[1])
+
+
+@pytest.mark.parametrize("combine", Combine)
+def test_what_rounding_left_below_0_is_as_good_as_0(combine: Combine) -> None:
+    """1 - overlap in single precision may be -1e-7."""
+    names = ("val/JaccardIndex", "val/loss")
+    wanted = objective(*names, combine=combine)
+    assert run_score({names[0]: 1.0, names[1]: -1e-7}, wanted) == run_score({names[0]: 1.0, names[1]: 0.0}, wanted)
+
+
+@pytest.mark.parametrize("combine", Combine)
+@pytest.mark.parametrize("name", ["val/Mine", "val/CohenKappa", "val/loss"])
+def test_a_metric_to_be_minimised_that_is_really_negative_is_scored_alone(name: str, combine: Combine) -> None:
+    found = run_score({name: -0.5, "val/Recall": 0.5}, of([(name, "Minimize"), ("val/Recall", "Maximize")], combine))
+    assert (found.value, found.stable) == (None, False)
+    assert f"{name} is negative" in found.reason
+    assert run_score({name: -0.5}, of([(name, "Minimize")])) == (-0.5, True, "")
+
+
+LOSSES = st.just(0.0) | st.floats(0, 1e12) | st.floats(-12, 0).map(lambda e: 10.0**e)
+SHARES = st.floats(1e-6, 1)
+
+
+@given(losses=st.lists(LOSSES, min_size=2, max_size=2), share=SHARES, other=LOSSES, combine=st.sampled_from(Combine))
+def test_a_better_metric_never_makes_a_worse_score(
+    losses: list[float], share: float, other: float, combine: Combine
+) -> None:
+    wanted = of([("val/JaccardIndex", "Maximize"), ("val/loss", "Minimize"), ("val/Mine", "Minimize")], combine)
+    good, bad = (
+        run_score({"val/JaccardIndex": share, "val/loss": loss, "val/Mine": other}, wanted) for loss in sorted(losses)
+    )
+    assert good.stable
+    assert bad.stable
+    assert good.value is not None
+    assert bad.value is not None
+    assert good.value >= bad.value * (1 - 1e-12)  # within rounding
+    low, high = score_range(wanted)
+    assert low is not None
+    assert high is not None
+    assert low <= bad.value
+    assert good.value <= high * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("combine", Combine)
+def test_a_combined_score_does_not_jump_at_0(combine: Combine) -> None:
+    names = ("val/JaccardIndex", "val/loss")
+    wanted = objective(*names, combine=combine)
+    near, at = (run_score({names[0]: 0.8, names[1]: loss}, wanted).value for loss in (LEAST * (1 + 1e-9), 0.0))
+    assert near == pytest.approx(at, rel=2e-9)
 
 
 def test_mean_and_standard_deviation() -> None:
@@ -122,11 +235,18 @@ def test_every_metric_lies_in_its_range() -> None:
         ([("val/Mine", "Maximize")], "Harmonic", None, None),
         # Nothing that is combined of shares is beyond 1.
         *((["val/JaccardIndex", "val/Recall"], combine, 0, 1) for combine in Combine),
-        # A metric that is minimised enters as its inverse: 0 makes it as large as you like.
-        (["val/JaccardIndex", "val/loss"], "Arithmetic", 0, None),
-        (["val/JaccardIndex", "val/HammingDistance"], "Arithmetic", 0, None),
+        # A metric that is minimised enters as its inverse, which ends at 1 / LEAST.
+        (["val/JaccardIndex", "val/loss"], "Arithmetic", 0, (1 + 1 / LEAST) / 2),
+        (["val/JaccardIndex", "val/HammingDistance"], "Arithmetic", 0, (1 + 1 / LEAST) / 2),
+        (["val/JaccardIndex", "val/HammingDistance"], "Harmonic", 0, 2 / (1 + LEAST)),
+        (["val/JaccardIndex", "val/HammingDistance"], "Min", 0, 1),
         (["val/JaccardIndex", ("val/Mine", "Maximize")], "Min", None, None),
-        (["val/JaccardIndex", ("val/CohenKappa", "Minimize")], "Min", None, None),
+        (["val/JaccardIndex", ("val/Mine", "Minimize")], "Min", 0, 1),
+        # A metric that must say its direction and does not.
+        (["val/Mine"], "Harmonic", None, None),
+        (["val/JaccardIndex", "val/Mine"], "Harmonic", None, None),
+        # What is negative is not combined.
+        (["val/JaccardIndex", ("val/CohenKappa", "Minimize")], "Min", 0, 1),
     ],
 )
 def test_score_range(metrics: list[Any], combine: str, low: float | None, high: float | None) -> None:
@@ -134,4 +254,16 @@ def test_score_range(metrics: list[Any], combine: str, low: float | None, high: 
     objective = ObjectiveSpec.model_validate(
         {"metrics": [{"name": name, "direction": direction} for name, direction in pairs], "combine": combine}
     )
-    assert score_range(objective) == (low, high)
+    found = score_range(objective)
+    assert found[0] == low
+    assert found[1] == (None if high is None else pytest.approx(high))
+
+
+@pytest.mark.parametrize(
+    ("score", "decimals"),
+    [(0.0, 3), (0.7, 3), (0.1, 3), (-0.0123, 4), (0.000412, 6), (1e-300, 12), (250.0, 3), (math.nan, 3), (math.inf, 3)],
+)
+def test_scores_near_0_are_shown_with_more_decimals(score: float, decimals: int) -> None:
+    assert decimals_of(score, 3) == decimals
+    if 1e-9 < abs(score) < 1:
+        assert float(f"{score:.{decimals}f}") == pytest.approx(score, rel=5e-3)

@@ -157,6 +157,11 @@ def test_texts_for_columns() -> None:
         "0.800±0.000",
         "",
     )
+    # Scores near 0, as they are where less is better, and what is beside them.
+    assert [short(value) for value in (0.0, 0.0123, -0.000412, "1e-9", 2.5e9, "NaN")] == [
+        "0.000", "0.0123", "-0.000412", "0.00000000100", "2.5e+09", "nan",
+    ]  # fmt: skip
+    assert (score_text("0.000412", "0.00003"), short(1e-17, 0.5)) == ("0.000412±0.000030", "0.000")
     assert decimals({"a": None, "b": float("nan"), "c": 1}) == {"a": "NaN", "b": "NaN", "c": "1.0"}
     assert len(decimals({str(i): 0.5 for i in range(100)})) == 64
     usage = Usage(gpu_seconds=GpuSeconds(useful=3600, preempted=1800, failed=0), run_seconds=10)

@@ -62,4 +62,5 @@ class ObjectiveSpec(Model):
     ]
     """Validation metrics that make the score, at least one."""
     combine: Combine = Combine.HARMONIC
-    """How several metrics make one score: Harmonic, Arithmetic or Geometric mean, or Min; unused with one metric."""
+    """How several metrics make one score: Harmonic, Arithmetic or Geometric mean, or Min; unused with one metric.
+    In a combined score more is better: a metric to be minimised enters it as 1/value (values below 1e-9 as 1e-9)."""
