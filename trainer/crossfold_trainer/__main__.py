@@ -93,6 +93,7 @@ def run_to_exit(interrupt: Interrupt, log_text: LogText) -> int:
     try:
         interrupt.undefer()
         result = run(interrupt, log_text, store)
+        interrupt.deferred = True  # the run is over: SIGTERM only shortens what follows
     except launch.WorkersEnded as end:
         return end.code
     except ConfigError as error:
@@ -131,7 +132,8 @@ def _failed(
 
     A process that lost the others leaves no message: the log's last lines take its place, where they may have said why.
     """
-    if interrupt.ended_early and code != Exit.INTERRUPTED:
+    ended_early, interrupt.deferred = interrupt.ended_early, True  # a signal from now on changes no more
+    if ended_early and code != Exit.INTERRUPTED:
         # Whose code the signal met made an error of its own out of it.
         code, kind = Exit.INTERRUPTED, FailureClass.PREEMPTED
         text = f"SIGTERM arrived before training began: {text}"
