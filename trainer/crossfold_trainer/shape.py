@@ -54,11 +54,10 @@ def check_shape(model: Segmenter, hyperparameters: Mapping[str, Any], shape: Sha
     at_fault = "model_encoder" if _refuses(model.encoder, padded, device) else "model_arch"
     name = encoder if at_fault == "model_encoder" else f"{arch} with {encoder}"
     side = next((side for side in _sides(model) if _problem(model, (*shape[:2], side, side), META) is None), None)
+    would_do = "" if side is None else f"; {side} x {side} would do: cut the data into such patches, or"
     raise ConfigError(
         f"hyperparameters.{at_fault}",
-        f"{name} does not take patches of {size} ({problem}): choose {ANY_SIZE[at_fault]}"
-        + (f"; no other size up to {SIZES[-1]} x {SIZES[-1]} would do" if side is None else "")
-        + (f", or a data set with patches of {side} x {side}, which it takes" if side is not None else ""),
+        f"{name} does not take patches of {size}{would_do or ':'} choose {ANY_SIZE[at_fault]} ({problem})",
     )
 
 
