@@ -93,6 +93,7 @@ def run_to_exit(interrupt: Interrupt, log_text: LogText) -> int:
     try:
         interrupt.undefer()
         result = run(interrupt, log_text, store)
+        interrupt.deferred = True  # the run is over: SIGTERM only shortens what follows
     except launch.WorkersEnded as end:
         return end.code
     except ConfigError as error:
@@ -112,7 +113,7 @@ def run_to_exit(interrupt: Interrupt, log_text: LogText) -> int:
         trace = traceback.format_exc()
         sys.stderr.write(trace)
         log_text.add(trace)
-        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        text = "".join(traceback.format_exception_only(error))
         return failed(CRASH, FailureClass.CRASH, text, store)
     if launch.leads():
         write_termination_message(result.message())
@@ -129,17 +130,20 @@ def _failed(
 ) -> int:
     """Report an attempt without a result.
 
-    A crash has its log's last lines for a message, and so has a process that lost the others: they may have said why.
+    A process that lost the others leaves no message: the log's last lines take its place, where they may have said why.
     """
-    if interrupt.ended_early and code != Exit.INTERRUPTED:
+    ended_early, interrupt.deferred = interrupt.ended_early, True  # a signal from now on changes no more
+    if ended_early and code != Exit.INTERRUPTED:
         # Whose code the signal met made an error of its own out of it.
         code, kind = Exit.INTERRUPTED, FailureClass.PREEMPTED
         text = f"SIGTERM arrived before training began: {text}"
     if code == Exit.INTERRUPTED and not launch.leads():
         return int(code)
-    log.error("%s (exit %d): %s", "crash" if kind is FailureClass.CRASH else kind.value, code, text)
-    if kind not in (FailureClass.CRASH, FailureClass.INFRASTRUCTURE):
-        write_termination_message(RunFailure(failure_class=kind, message=text[:FAILURE_TEXT_LIMIT]).text())
+    crashed = kind is FailureClass.CRASH
+    text, end = " ".join(text.split()), log_text.end() if crashed else ""
+    log.error("%s (exit %d): %s", "crash" if crashed else kind.value, code, text)
+    if kind is not FailureClass.INFRASTRUCTURE:
+        write_termination_message(RunFailure(failure_class=kind, message=text[:FAILURE_TEXT_LIMIT], log=end).text())
     for folder in store if launch.leads() else ():
         _leave_log(folder, log_text, interrupt)
     return int(code)

@@ -59,11 +59,14 @@ def leave(config: RunConfig, interrupt: Interrupt) -> None:
     """Bring the tables above a finished run up to date, as far as there are any and it can be done in time.
 
     Nothing of it fails the run: what cannot be written is a warning, and the next run that ends writes it too.
+
+    Args:
+        config: of the run.
+        interrupt: deferred; SIGTERM shortens the time to what is left of the grace period.
     """
     base = _base(config)
     if base is None:
         return
-    interrupt.deferred = True  # the run is over: SIGTERM only shortens this
     problems: list[str] = []
 
     def work() -> None:

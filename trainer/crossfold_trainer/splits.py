@@ -95,15 +95,16 @@ def check_folds(positive: NDArray[np.bool_], groups: NDArray[np.str_] | None, me
     Raises:
         ConfigError: fewer groups or patches than folds.
     """
+    if len(positive) < n or (method is not FoldMethod.NONE and len(positive) < 2):  # one to train on, one to hold out
+        remedy = "lower folds" if len(positive) > 1 else "use more data, or foldMethod None with folds 1"
+        raise ConfigError(
+            "crossValidation.folds", f"the train part has {len(positive)} patches, too few for {n} folds: {remedy}"
+        )
     if groups is not None and (found := len(np.unique(groups))) < n:
         raise ConfigError(
             "crossValidation.folds",
             f"{n} folds by {method} need at least {n} regions; the train part has {found}: lower folds or choose"
             " another foldMethod",
-        )
-    if len(positive) < n or (method is not FoldMethod.NONE and len(positive) < 2):  # one to train on, one to hold out
-        raise ConfigError(
-            "crossValidation.folds", f"the train part has {len(positive)} patches, too few for {n} folds: lower folds"
         )
     count = int(positive.sum())
     if count == 0:
@@ -158,7 +159,8 @@ def _random_test(positive: NDArray[np.bool_], rows: Index, fraction: float) -> F
     if not 0 < n_test < len(rows):
         raise ConfigError(
             "data.split.testFraction",
-            f"{fraction} of {len(rows)} patches leaves {len(rows) - n_test} to train on: choose another fraction",
+            f"{fraction} of {len(rows)} patches leaves {len(rows) - n_test} to train on: "
+            + ("choose another fraction" if len(rows) > 1 else "use more data, or split method None"),
         )
     for seed in range(SPLIT_SEED, SPLIT_SEED + MAX_REDRAWS):
         order = np.random.RandomState(seed).permutation(len(rows))

@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from crossfold_trainer.artifacts import LOG, METRICS, TRACKERS, WANDB, Item
 from crossfold_trainer.contract.config import CREDENTIALS_DIR, CREDENTIALS_VARIABLE, RunConfig
-from crossfold_trainer.contract.result import Performance
+from crossfold_trainer.contract.result import Performance, end_of_log
 from crossfold_trainer.contract.scoring import Score, decimals_of
 from crossfold_trainer.trackers.base import RunFacts
 from crossfold_trainer.trackers.remote import Remote
@@ -90,6 +90,10 @@ class LogText:
     def add(self, text: str) -> None:
         """Add text for log.txt only."""
         self._text.write(text)
+
+    def end(self) -> str:
+        """Its last lines, as many as a failure keeps."""
+        return end_of_log(self._text.getvalue())
 
     def item(self) -> Item:
         """log.txt as it is now."""

@@ -13,6 +13,7 @@ from crossfold_trainer.metrics import PixelMetrics
 from crossfold_trainer.model import Segmenter, compile_model, starting_model
 from crossfold_trainer.precision import Numerics, numerics, set_backends
 from crossfold_trainer.ranks import Ranks
+from crossfold_trainer.shape import check_shape
 from crossfold_trainer.step import TrainStep
 from crossfold_trainer.task import Task
 
@@ -36,7 +37,8 @@ def make_trainee(task: Task, ranks: Ranks) -> Trainee:
     """What a run trains, as it is before the first step. Seeds torch, and sets its switches for the whole process.
 
     Raises:
-        ConfigError: the model, its weights, the numbers or the devices cannot be had.
+        ConfigError: the model, its weights, the numbers or the devices cannot be had, or the model does not take the
+            patches of the data set.
     """
     config, values, data = task.config, task.hyperparameters, task.data
     settings, device = config.trainer, ranks.device()
@@ -47,6 +49,7 @@ def make_trainee(task: Task, ranks: Ranks) -> Trainee:
     torch.manual_seed(config.seed)
     model = starting_model(config, values, data.bands, data.labels.outputs)
     model.to(device, memory_format=torch.contiguous_format if sharded else torch.channels_last)  # type: ignore[call-overload]
+    check_shape(model, values, (min(2, values["batch_size"]), len(data.bands), *data.shape))
     if settings.compile:
         compile_model(model, device)
     computing: nn.Module = model

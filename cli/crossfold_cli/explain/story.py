@@ -284,7 +284,7 @@ def _outcome(seen: Seen) -> str:
         culprits = [run for run in seen.runs if run.record.message]
         return "; ".join(
             f"fold {run.record.fold} seed {run.record.seed}: {run.record.failure_class or 'no score to compare'}:"
-            f" {run.record.message.strip().splitlines()[-1]}"
+            f" {run.record.message}"
             for run in culprits[:3]
         )
     return ""

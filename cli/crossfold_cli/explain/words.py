@@ -97,7 +97,7 @@ def _runs(runs: Sequence[RunLine]) -> list[str]:
         if run.preemptions:
             parts.append(f"preempted {run.preemptions} times")
         if run.message:
-            parts.append(run.message.strip().splitlines()[-1])
+            parts.append(run.message)
         lines.append("  ".join(parts))
     return lines
 

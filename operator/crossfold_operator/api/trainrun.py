@@ -24,7 +24,7 @@ from crossfold_trainer.contract.crossvalidation import FoldMethod, Seed
 from crossfold_trainer.contract.curve import CurveEpochs
 from crossfold_trainer.contract.data import ArtifactsSpec, DataSpec
 from crossfold_trainer.contract.objective import ObjectiveSpec
-from crossfold_trainer.contract.result import FailureClass
+from crossfold_trainer.contract.result import FAILURE_LOG_LIMIT, FailureClass
 from crossfold_trainer.contract.tracking import TrackingSpec
 from crossfold_trainer.contract.trainer import TrainerSpec
 
@@ -103,7 +103,9 @@ class FailureStatus(Model):
     exit_code: int | None = None
     """Exit code of the container, where there is one."""
     message: Annotated[str, Field(max_length=2048)] = ""
-    """What went wrong: the trainer's own words or the last lines of its log."""
+    """What went wrong: the trainer's own words, or what the end of its log says, such as the error of a traceback."""
+    log: Annotated[str, Field(max_length=FAILURE_LOG_LIMIT)] = ""
+    """The last lines of a crash's log."""
 
 
 class CurrentAttempt(Model):

@@ -10,9 +10,10 @@ from typing import Any
 from crossfold_operator import names
 from crossfold_operator.names import Reason
 from crossfold_operator.observe.metadata import Obj, is_deleting
+from crossfold_operator.observe.reasons import reason_of
 from crossfold_operator.times import parse_time, seconds_between, timestamp
 from crossfold_trainer.contract.exits import Exit
-from crossfold_trainer.contract.result import FailureClass, RunFailure, RunResult, parse_message
+from crossfold_trainer.contract.result import FailureClass, RunFailure, RunResult, end_of_log, parse_message
 
 FAILURE_RULES: tuple[tuple[int | None, FailureClass], ...] = (
     (Exit.CONFIG, FailureClass.CONFIG),
@@ -25,8 +26,6 @@ FAILURE_RULES: tuple[tuple[int | None, FailureClass], ...] = (
 The Job's condition names the index of the rule, which tells the class even when the pod is gone.
 """
 
-MESSAGE_TAIL = 1000
-"""Characters of a log's end that a failure keeps."""
 _RULE = re.compile(r"rule at index (\d+)")
 _EXIT_CODE = re.compile(r"exit code (\d+)")
 _MISSING_SECRET = re.compile(r'secrets? "([^"]+)" not found')
@@ -56,7 +55,10 @@ class Failure:
 
     failure_class: FailureClass
     message: str
+    """In one line where a log said it."""
     exit_code: int | None = None
+    log: str = ""
+    """The end of the container's log, where that is all there is, or the trainer passed it on."""
     no_result: bool = False
     """The Job is Complete, and no readable result of this configuration came with it."""
 
@@ -186,7 +188,8 @@ def classify(failed: Mapping[str, Any], pods: Sequence[Obj], nodes: int = 1) -> 
         exit_code: int | None = terminated.get("exitCode")
         if exit_code is None and (code := _EXIT_CODE.search(text)):
             exit_code = int(code[1])
-        return Failure(FAILURE_RULES[int(rule[1])][1], _words(terminated.get("message", "")) or text, exit_code)
+        message, log = _said(terminated)
+        return Failure(FAILURE_RULES[int(rule[1])][1], message or text, exit_code, log)
     if reason == "DeadlineExceeded":
         exit_code = _terminated(pods[0] if pods else None).get("exitCode")
         return Failure(FailureClass.TIMEOUT, "spec.template.activeDeadlineSeconds has passed", exit_code)
@@ -227,29 +230,37 @@ def _deleted_at(pod: Obj) -> str:
 
 def _pod_failure(pod: Obj, text: str) -> Failure:
     terminated = _terminated(pod)
-    said = _words(terminated.get("message", ""))
+    said, log = _said(terminated)
     exit_code: int | None = terminated.get("exitCode")
     if terminated.get("reason") == "OOMKilled":
         message = "the container used more memory than it may: raise spec.template.resources.limits.memory"
-        return Failure(FailureClass.HOST_OUT_OF_MEMORY, message, exit_code)
+        return Failure(FailureClass.HOST_OUT_OF_MEMORY, message, exit_code, log)
     if is_deleting(pod) or "DisruptionTarget" in _true_conditions(pod):
         return Failure(FailureClass.PREEMPTED, pod.get("status", {}).get("message") or "the pod was deleted", exit_code)
     for known_code, failure_class in FAILURE_RULES:
         if known_code is not None and exit_code == known_code:
-            return Failure(failure_class, said, exit_code)
+            return Failure(failure_class, said, exit_code, log)
     if exit_code == Exit.PEERS_LOST:
-        return Failure(FailureClass.INFRASTRUCTURE, said or "it lost the other nodes", exit_code)
+        return Failure(FailureClass.INFRASTRUCTURE, said or "it lost the other nodes", exit_code, log)
     if exit_code is None:
         message = pod.get("status", {}).get("message") or f"the pod failed without an exit code ({text})"
         return Failure(FailureClass.INFRASTRUCTURE, message)
-    return Failure(FailureClass.CRASH, said or f"the container ended with exit code {exit_code}", exit_code)
+    return Failure(FailureClass.CRASH, said or reason_of("", exit_code), exit_code, log)
 
 
-def _words(message: str) -> str:
+def _said(terminated: Mapping[str, Any]) -> tuple[str, str]:
+    """What a container said at its end, or what was said of it, and the end of its log; empty where nothing was."""
+    message = terminated.get("message", "").strip()
     parsed = parse_message(message)
     if isinstance(parsed, RunFailure):
-        return parsed.message
-    return message.strip()[-MESSAGE_TAIL:]
+        return parsed.message, parsed.log
+    if terminated.get("reason") in _OF_THE_RUNTIME:
+        return " ".join(message.split()), ""
+    return (reason_of(message, terminated.get("exitCode")), end_of_log(message)) if message else ("", "")
+
+
+_OF_THE_RUNTIME = ("ContainerCannotRun", "ContainerStatusUnknown", "StartError")
+"""Reasons under which a message is the container runtime's or the kubelet's, not the end of a log."""
 
 
 def _waiting(pod: Obj) -> Waiting | None:

@@ -72,7 +72,7 @@ def _remembered(previous: TrainRunStatus) -> History:
         infrastructure=previous.infrastructure_failures,
         usage=previous.usage,
         end_time=previous.end_time,
-        last=Failure(failure.failure_class, failure.message, failure.exit_code) if failure else None,
+        last=Failure(failure.failure_class, failure.message, failure.exit_code, failure.log) if failure else None,
     )
 
 

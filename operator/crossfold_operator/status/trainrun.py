@@ -119,7 +119,10 @@ def train_run_status(
         crashes=done.crashes,
         infrastructure_failures=done.infrastructure,
         failure=FailureStatus(
-            failure_class=done.last.failure_class, exit_code=done.last.exit_code, message=done.last.message[:2048]
+            failure_class=done.last.failure_class,
+            exit_code=done.last.exit_code,
+            message=done.last.message[:2048],
+            log=done.last.log,
         )
         if done.last
         else None,

@@ -28,6 +28,7 @@ def main() -> int:
     config = RunConfig.model_validate_json(os.environ[CONFIG_VARIABLE])
     said = Path(os.environ[TERMINATION_VARIABLE])
     if os.environ.get("FAKE_CRASH"):
+        print("a line of the log, of many\n" * 100, flush=True)
         raise RuntimeError(os.environ["FAKE_CRASH"])
     folder = Path(config.artifact_uri)
     folder.mkdir(parents=True, exist_ok=True)

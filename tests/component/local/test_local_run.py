@@ -271,6 +271,12 @@ def test_a_trainer_that_crashes(here: Here) -> None:
     assert code == 1
     assert "  failed      small-cv0-f0s42" in output
     assert "Crash: RuntimeError: out of luck" in output
+    run = here.objects("trainruns")["small-cv0-f0s42"]
+    (trial,) = here.objects("crossvalidations").values()
+    assert run["status"]["failure"]["message"] == "RuntimeError: out of luck"
+    assert "Traceback" in run["status"]["failure"]["log"]
+    assert run["status"]["summary"]["reason"] == "Crash: RuntimeError: out of luck"
+    assert trial["status"]["summary"]["reason"] == "small-cv0-f0s42: Crash: RuntimeError: out of luck"
     log = next(line for line in output.splitlines() if line.startswith("  log ")).split()[1]
     assert "Traceback" in (here.folder / log).read_text()
 

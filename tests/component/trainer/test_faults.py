@@ -20,7 +20,7 @@ from crossfold_trainer.contract.config import (
 )
 from crossfold_trainer.contract.data import DataSpec
 from crossfold_trainer.contract.exits import Exit
-from crossfold_trainer.contract.result import RunFailure, RunResult, parse_message
+from crossfold_trainer.contract.result import FailureClass, RunFailure, RunResult, parse_message
 from crossfold_trainer.data import Patches, open_dataset
 from crossfold_trainer.errors import ConfigError, StoreError
 from crossfold_trainer.interrupt import Interrupt
@@ -209,7 +209,7 @@ def test_what_cannot_be_decoded_is_never_cached(
             "was there when the data set was opened and is",
         ),
         ({"kinds": (Fault.CORRUPT,), "only": "/x/c/13/"}, Exit.CONFIG, "cannot be decoded"),
-        ({"kinds": (Fault.SLOW_DOWN,), "only": "/x/c/13/"}, 1, None),
+        ({"kinds": (Fault.SLOW_DOWN,), "only": "/x/c/13/"}, 1, "StoreError: "),
     ],
     ids=["passing", "vanished", "corrupt", "slow down for good"],
 )
@@ -242,5 +242,6 @@ def test_a_run_ends_right(
         assert message.values == calm.values
     else:
         assert not results
-        assert isinstance(message, RunFailure) == (code == Exit.CONFIG)
-        assert says is None or (isinstance(message, RunFailure) and says in message.message)
+        assert isinstance(message, RunFailure)
+        assert message.failure_class is (FailureClass.CONFIG if code == Exit.CONFIG else FailureClass.CRASH)
+        assert says in message.message

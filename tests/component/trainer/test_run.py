@@ -26,7 +26,7 @@ from crossfold_trainer.contract.config import (
 from crossfold_trainer.contract.exits import Exit
 from crossfold_trainer.contract.metrics import METRICS, TEST_METRICS
 from crossfold_trainer.contract.progress import ProgressReport
-from crossfold_trainer.contract.result import FailureClass, Outcome, RunResult
+from crossfold_trainer.contract.result import FailureClass, Outcome, RunFailure, RunResult
 from crossfold_trainer.data import open_dataset
 from crossfold_trainer.instances import InstanceMetrics
 from crossfold_trainer.interrupt import Interrupt
@@ -555,7 +555,11 @@ def test_a_crash_ends_with_one_clean_line_and_leaves_the_log(
     config = config_for(data, tmp_path / "a")
     ended = attempts.here(config)
     assert ended.code == 1
-    assert ended.message is None
+    assert isinstance(ended.message, RunFailure)
+    assert ended.message.failure_class is FailureClass.CRASH
+    assert ended.message.message == "RuntimeError: something broke"
+    assert ended.message.log.endswith("RuntimeError: something\nbroke")
+    assert 'raise RuntimeError("something' in ended.message.log
     captured = capsys.readouterr()
     assert captured.out.strip().splitlines()[-1] == "crash (exit 1): RuntimeError: something broke"
     assert "Traceback" in captured.err

@@ -17,12 +17,14 @@ from crossfold_trainer.contract.hyperparameters import (
     value_problem,
 )
 from crossfold_trainer.contract.result import (
+    FAILURE_LOG_LIMIT,
     FAILURE_TEXT_LIMIT,
     MESSAGE_LIMIT,
     FailureClass,
     Outcome,
     RunFailure,
     RunResult,
+    end_of_log,
     parse_message,
 )
 
@@ -85,9 +87,35 @@ def test_a_failure_comes_back_and_fits() -> None:
         cut = parse_message(long.text())
         assert isinstance(cut, RunFailure)
         assert set(cut.message) == {character}
+        crash = RunFailure(
+            failure_class=FailureClass.CRASH,
+            message=character * 300,
+            log="y" + character * (FAILURE_LOG_LIMIT - 2) + "z",
+        )
+        assert len(crash.text().encode()) <= MESSAGE_LIMIT
+        kept = parse_message(crash.text())
+        assert isinstance(kept, RunFailure)
+        assert kept.message == crash.message, "the log gives way first"
+        assert kept.log.endswith("z")
     assert json.loads(RunFailure(failure_class=FailureClass.CRASH, message="x").text()) == {
         "failure": {"class": "Crash", "message": "x"}
     }
+
+
+@pytest.mark.parametrize(
+    ("log", "end"),
+    [
+        ("", ""),
+        ("one\ntwo\n", "one\ntwo"),
+        ("x" * FAILURE_LOG_LIMIT, "x" * FAILURE_LOG_LIMIT),
+        ("first\n" + "x" * FAILURE_LOG_LIMIT, "x" * FAILURE_LOG_LIMIT),
+        ("y" + "x" * FAILURE_LOG_LIMIT, "x" * FAILURE_LOG_LIMIT),
+        ("half of it goes\n" + "x" * (FAILURE_LOG_LIMIT - 7), "x" * (FAILURE_LOG_LIMIT - 7)),
+    ],
+    ids=["nothing", "all", "fits", "a line fits", "a line too long", "whole lines"],
+)
+def test_the_end_of_a_log(log: str, end: str) -> None:
+    assert end_of_log(log) == end
 
 
 @pytest.mark.parametrize(

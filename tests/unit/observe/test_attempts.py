@@ -8,7 +8,6 @@ import pytest
 from crossfold_operator.names import Reason
 from crossfold_operator.observe.attempts import (
     FAILURE_RULES,
-    MESSAGE_TAIL,
     Attempt,
     AttemptState,
     classify,
@@ -17,7 +16,7 @@ from crossfold_operator.observe.attempts import (
 )
 from crossfold_operator.observe.metadata import Obj
 from crossfold_trainer.contract.exits import Exit
-from crossfold_trainer.contract.result import FailureClass, RunResult
+from crossfold_trainer.contract.result import FAILURE_LOG_LIMIT, FailureClass, RunFailure, RunResult
 
 NOW = datetime(2026, 1, 1, 0, 10, tzinfo=UTC)
 DIGEST = "c" * 64
@@ -140,11 +139,34 @@ def test_the_rules_name_every_exit_code_that_means_something() -> None:
     assert FAILURE_RULES[-1] == (None, FailureClass.PREEMPTED)
 
 
-def test_the_end_of_a_log_is_kept() -> None:
-    log = "start\n" * 1000 + "ValueError: the end"
-    failure = classify(BACKOFF, [pod({"exitCode": 1, "message": log})])
-    assert failure.message.endswith("ValueError: the end")
-    assert len(failure.message) <= MESSAGE_TAIL
+TRACE = 'Traceback (most recent call last):\n  File "a.py", line 1, in f\n    g()\n    ^^^\nValueError: the end'
+
+
+@pytest.mark.parametrize("condition", [BACKOFF, policy(0)], ids=["backoff", "policy"])
+def test_the_reason_comes_first_and_the_end_of_the_log_is_kept(condition: Obj) -> None:
+    code = 1 if condition is BACKOFF else 78
+    failure = classify(condition, [pod({"exitCode": code, "reason": "Error", "message": "start\n" * 300 + TRACE})])
+    assert failure.message == "ValueError: the end"
+    assert failure.log.startswith("start\n")
+    assert failure.log.endswith(TRACE)
+    assert len(failure.log) <= FAILURE_LOG_LIMIT
+
+
+def test_the_trainers_own_words_and_log_come_as_they_are() -> None:
+    said = RunFailure(failure_class=FailureClass.CRASH, message="TypeError: x", log="one\ntwo").text()
+    failure = classify(BACKOFF, [pod({"exitCode": 1, "reason": "Error", "message": said})])
+    assert (failure.failure_class, failure.message, failure.log) == (FailureClass.CRASH, "TypeError: x", "one\ntwo")
+
+
+@pytest.mark.parametrize("reason", ["ContainerStatusUnknown", "StartError", "ContainerCannotRun"])
+def test_what_the_runtime_says_is_no_log(reason: str) -> None:
+    failure = classify(BACKOFF, [pod({"exitCode": 137, "reason": reason, "message": "could not be located\nbye"})])
+    assert (failure.message, failure.log) == ("could not be located bye", "")
+
+
+def test_a_container_killed_for_its_memory_keeps_its_log() -> None:
+    failure = classify(BACKOFF, [pod({"exitCode": 137, "reason": "OOMKilled", "message": "epoch 1/3"})])
+    assert (failure.failure_class, failure.log) == (FailureClass.HOST_OUT_OF_MEMORY, "epoch 1/3")
 
 
 # Attempts -------------------------------------------------------------------------------------------------------------

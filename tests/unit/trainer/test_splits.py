@@ -1,6 +1,7 @@
 """Splits: the same rows as scikit-learn's splitters, golden memberships, and what is refused."""
 
 import warnings
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -243,3 +244,76 @@ def test_contiguous_folds_without_a_positive_only_warn() -> None:
     splits = make_splits(metadata, run_config("d", "a", foldMethod="KFold", fold=0, folds=12), batch_size=2)
     assert splits.warnings
     assert "cannot be scored" in splits.warnings[0]
+
+
+# Little data ----------------------------------------------------------------------------------------------------------
+
+SPLITS: list[dict[str, Any]] = [
+    {"method": "None"},
+    {"method": "Random", "testFraction": 0.3},
+    {"method": "Region", "values": ["a"]},
+]
+CUT = [method for method in FoldMethod if method is not FoldMethod.NONE]
+
+
+def one_left(*, empty: bool) -> tuple[Metadata, dict[str, Any]]:
+    """Three patches, of which the test part takes two."""
+    metadata = Metadata(np.array([False, empty, False]), np.array(["a", "b", "a"]))
+    return metadata, {"data": {"split": {"method": "Region", "values": ["a"]}}}
+
+
+def test_a_train_part_of_one_patch_is_trained_and_validated_on_without_folds() -> None:
+    metadata, replace = one_left(empty=False)
+    config = run_config("d", "a", foldMethod="None", folds=1, **replace)
+    splits = make_splits(metadata, config, batch_size=1)
+    assert (splits.train.tolist(), splits.val.tolist(), splits.test.tolist()) == ([1], [1], [0, 2])
+    assert splits.parts(3).tolist() == ["test", "both", "test"]
+    with pytest.raises(ConfigError, match="the train part of fold 0 has 1 patches, fewer than one batch of 2"):
+        make_splits(metadata, config, batch_size=2)
+    bare, replace = one_left(empty=True)
+    with pytest.raises(ConfigError, match=r"data.uri: none of the 1 patches of the train part has a positive pixel"):
+        make_splits(bare, config, batch_size=1)
+
+
+@pytest.mark.parametrize("method", CUT)
+@pytest.mark.parametrize("folds", [1, 2])
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_train_part_of_one_patch_cannot_be_cut(method: FoldMethod, folds: int, empty: bool) -> None:
+    metadata, replace = one_left(empty=empty)
+    says = (
+        f"crossValidation.folds: the train part has 1 patches, too few for {folds} folds: use more data, or foldMethod"
+    )
+    with pytest.raises(ConfigError, match=says):
+        make_splits(metadata, run_config("d", "a", foldMethod=method, folds=folds, **replace), batch_size=1)
+
+
+def test_one_patch_has_no_test_part() -> None:
+    config = run_config("d", "a", foldMethod="None", folds=1, data={"split": SPLITS[1]})
+    with pytest.raises(ConfigError, match=r"data.split.testFraction: .* use more data, or split method None"):
+        make_splits(Metadata(np.array([False]), np.array(["a"])), config, batch_size=1)
+
+
+@pytest.mark.parametrize("method", FoldMethod)
+@pytest.mark.parametrize("split", SPLITS, ids=[split["method"] for split in SPLITS])
+def test_of_little_data_there_are_parts_to_train_and_validate_on_or_it_is_refused(
+    method: FoldMethod, split: dict[str, Any]
+) -> None:
+    made = 0
+    folds = 1 if method is FoldMethod.NONE else 2
+    for n in (1, 2, 3):
+        config = run_config("d", "a", foldMethod=method, folds=folds, fold=folds - 1, data={"split": split})
+        for empty, regions in product(product([True, False], repeat=n), product("abc", repeat=n)):
+            metadata = Metadata(np.array(empty), np.array(regions))
+            try:
+                splits = make_splits(metadata, config, batch_size=1)
+            except ConfigError:
+                continue
+            made += 1
+            train, val, test = (set(part.tolist()) for part in (splits.train, splits.val, splits.test))
+            assert train
+            assert val
+            assert val == train if method is FoldMethod.NONE else not train & val
+            assert not test & (train | val)
+            assert not metadata.empty[splits.train].all()
+            assert splits.warnings or not metadata.empty[splits.val].all()
+    assert made > 0

@@ -13,7 +13,8 @@ MESSAGE_LIMIT = 4096
 """Bytes of a termination message that Kubernetes keeps."""
 FAILURE_TEXT_LIMIT = 1500
 """Characters of a failure's text."""
-
+FAILURE_LOG_LIMIT = 1000
+"""Characters of the end of a log that a failure keeps."""
 
 Digest = Annotated[str, Field(max_length=64)]
 MOST = 2**53
@@ -129,13 +130,26 @@ class RunFailure(Model):
     """The class that the exit code says too."""
     message: Annotated[str, Field(max_length=FAILURE_TEXT_LIMIT)]
     """What went wrong, naming the field and the remedy."""
+    log: Annotated[str, Field(max_length=FAILURE_LOG_LIMIT)] = ""
+    """The end of a crash's log: the container runtime keeps it only of those who leave no message."""
 
     def text(self) -> str:
-        """The termination message: JSON of at most 4 KB."""
-        content = self.model_dump(mode="json")
+        """The termination message: JSON of at most 4 KB, for which the log loses its beginning first."""
+        content = self.model_dump(mode="json", exclude_defaults=True)
         while (excess := len(_json({"failure": content})) - MESSAGE_LIMIT) > 0:
-            content["message"] = _shorter(content["message"], excess)
+            if content.get("log"):
+                content["log"] = content["log"][excess // 12 + 1 :]
+            else:
+                content["message"] = _shorter(content["message"], excess)
         return _json({"failure": content})
+
+
+def end_of_log(text: str) -> str:
+    """The last lines of a log, as many as a failure keeps; of a line that is longer by itself its end."""
+    end = text.strip()[-FAILURE_LOG_LIMIT:]
+    if len(end) == len(text.strip()):
+        return end
+    return end.partition("\n")[2] or end
 
 
 def parse_message(text: str) -> RunResult | RunFailure | None:
