@@ -1,13 +1,14 @@
 """A data set in the darts layout: opened once, checked, and read patch by patch. No torch in here.
 
-Shapes: N patches, C bands, H x W pixels. x float32 (N, C, H, W) in [0, 1]; y uint8 (N, H, W): see `labels`.
+Shapes: N patches, C bands, H x W pixels. x (N, C, H, W), float32 or integers of 8 or 16 bits: see `values`.
+y uint8 (N, H, W): see `labels`.
 """
 
 import io
 import json
 import os
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +23,11 @@ from crossfold_trainer.contract.data import DataSpec
 from crossfold_trainer.errors import ConfigError
 from crossfold_trainer.inventory import Inventory, digest_of, list_objects, marks
 from crossfold_trainer.labels import Labels, labels_from
-from crossfold_trainer.layout import parse
-from crossfold_trainer.reader import ChunkReader, LabelCheck, Reader, ZarrReader
+from crossfold_trainer.layout import Raw, parse
+from crossfold_trainer.reader import ChunkReader, Reader, ZarrReader
 from crossfold_trainer.splits import Index, Metadata
 from crossfold_trainer.store import Store, open_store
+from crossfold_trainer.values import INTEGERS, PatchCheck, Range, ValueCheck, decode, ranges_of
 
 CONFIG, METADATA, ARRAYS, LABELS = "config.toml", "metadata.parquet", "data.zarr", "labels.geojson"
 ZARR_REQUESTS = 64
@@ -52,6 +54,10 @@ class DataSet:
     """H, W."""
     labels: Labels
     """What the values of y mean."""
+    ranges: tuple[Range, ...]
+    """Of the bands that are read: the values that become 0 and 1."""
+    ignored: Mapping[int, int]
+    """Row -> pixels that are ignored for a value that is NaN or infinite; of the patches that were read so far."""
     reader: Reader
 
     def __len__(self) -> int:
@@ -68,15 +74,15 @@ class DataSet:
         """Read these patches and wait for them.
 
         Raises:
-            ConfigError: a label is none of the data set's, or a chunk cannot be decoded.
+            ConfigError: a label is none of the data set's, a value is not what it should be, or a chunk cannot be
+                decoded.
             StoreError: the storage does not answer as it should.
         """
         x = np.empty((len(rows), len(self.bands), *self.shape), self.reader.dtype)
         y = np.empty((len(rows), *self.shape), np.uint8)
         if len(rows):
             self.reader.submit(rows, x, y).result()
-        scaling = self.reader.scaling
-        return Patches(x if scaling is None else scaling.decode(x), y)
+        return Patches(decode(x, self.reader.scaling, self.ranges), y)
 
 
 class _Facts(NamedTuple):
@@ -89,12 +95,14 @@ class _Facts(NamedTuple):
     """Shape of a chunk (of a shard where there are shards)."""
 
 
-def open_dataset(spec: DataSpec, bands: Sequence[str] | None) -> DataSet:
+def open_dataset(spec: DataSpec, bands: Sequence[str] | None, check: PatchCheck | None = None) -> DataSet:
     """Open a data set and check that its parts belong together.
 
     Args:
         spec: where it is.
         bands: names of the bands to read, in this order; None: all.
+        check: called with each patch that is read; None: labels and values that are not what they should be are
+            refused.
 
     Raises:
         ConfigError: it is missing, may not be read, or its parts do not fit each other.
@@ -114,23 +122,33 @@ def open_dataset(spec: DataSpec, bands: Sequence[str] | None) -> DataSet:
         raise ConfigError("data.uri", f"config.toml: {error}") from None
     metadata = _metadata(raw_metadata)
     facts = {"x": _facts(x), "y": _facts(y)}
-    _check_arrays(facts["x"], facts["y"], len(known), len(metadata.empty))
+    dtype = _check_arrays(facts["x"], facts["y"], len(known), len(metadata.empty))
     chosen = tuple(known if bands is None else bands)
     unknown = [band for band in chosen if band not in known]
     if unknown:
         raise ConfigError(
             "hyperparameters.bands", f"the data set has no band {', '.join(unknown)}; it has {', '.join(known)}"
         )
+    ranges = ranges_of(spec.scale, dtype, known, chosen)
     columns = [known.index(band) for band in chosen]
     entries = list_objects(store, f"{ARRAYS}/", _marks(facts, {"x": x, "y": y}))
     shapes = json.dumps({name: found.shape for name, found in facts.items()}, sort_keys=True).encode()
     x_layout, y_layout = parse(f"{ARRAYS}/x", x), parse(f"{ARRAYS}/y", y)
     digest = digest_of((raw_config, raw_metadata, shapes), entries)
     inventory, cache = Inventory(entries), _cache(spec, digest)
-    check = _label_check(labels)
+    chunks = None if x_layout is None or y_layout is None else (x_layout, y_layout)
+    values = ValueCheck(
+        len(metadata.empty),
+        chosen,
+        (dtype, None) if chunks is None else (chunks[0].dtype, chunks[0].scaling),
+        ranges=ranges,
+        non_finite=spec.non_finite,
+        ignore=labels.ignore,
+    )
+    check = check or _both(_label_check(labels), values)
     reader: Reader
-    if x_layout is not None and y_layout is not None:
-        reader = ChunkReader(store, inventory, x_layout, y_layout, columns=columns, check_labels=check, cache=cache)
+    if chunks is not None:
+        reader = ChunkReader(store, inventory, *chunks, columns=columns, check=check, cache=cache)
     else:
         reader = _zarr_reader(store, columns, check, (cache, inventory) if cache is not None else None)
     return DataSet(
@@ -139,6 +157,8 @@ def open_dataset(spec: DataSpec, bands: Sequence[str] | None) -> DataSet:
         digest=digest,
         shape=(facts["x"].shape[2], facts["x"].shape[3]),
         labels=labels,
+        ranges=ranges,
+        ignored=values.ignored,
         reader=reader,
     )
 
@@ -192,7 +212,7 @@ def _cache(spec: DataSpec, digest: str) -> DiskCache | None:
 
 
 def _zarr_reader(
-    store: Store, columns: Sequence[int], check_labels: LabelCheck, cached: tuple[DiskCache, Inventory] | None
+    store: Store, columns: Sequence[int], check: PatchCheck, cached: tuple[DiskCache, Inventory] | None
 ) -> Reader:
     import zarr  # noqa: PLC0415 - most data sets are read without it
 
@@ -208,17 +228,25 @@ def _zarr_reader(
         y: Any = store.attempt(lambda: group["y"], ARRAYS)
     except (FileNotFoundError, KeyError, ValueError) as error:
         raise ConfigError("data.uri", f"{store.uri}/{ARRAYS} has no readable arrays x and y: {error}") from None
-    return ZarrReader(store, x, y, columns=columns, check_labels=check_labels)
+    return ZarrReader(store, x, y, columns=columns, check=check)
 
 
-def _label_check(labels: Labels) -> LabelCheck:
-    """Refuses the labels (H, W) of a patch that are none of the data set's."""
+def _both(one: PatchCheck, other: PatchCheck) -> PatchCheck:
+    def check(row: int, x: Raw, y: NDArray[np.uint8]) -> None:
+        one(row, x, y)
+        other(row, x, y)
+
+    return check
+
+
+def _label_check(labels: Labels) -> PatchCheck:
+    """Refuses labels that are none of the data set's."""
     n, ignore = len(labels.names), labels.ignore
     allowed = np.zeros(256, np.bool_)
     allowed[:n] = allowed[ignore] = True
     highest = n if ignore == n else n - 1
 
-    def check(row: int, mask: NDArray[np.uint8]) -> None:
+    def check(row: int, _: Raw, mask: NDArray[np.uint8]) -> None:
         if mask.max(initial=0) <= highest:
             return
         wrong = mask[~allowed[mask]]
@@ -301,11 +329,15 @@ def _metadata(raw: bytes) -> Metadata:
     return Metadata(empty=flags, region=names("region"), sample_id=names("sample_id"), outlines=outlines)
 
 
-def _check_arrays(x: _Facts, y: _Facts, n_bands: int, n_rows: int) -> None:
-    for name, array, dtype, axes in (("x", x, "float32", "(N, C, H, W)"), ("y", y, "uint8", "(N, H, W)")):
-        if len(array.shape) != axes.count(",") + 1 or array.dtype is None or array.dtype.name != dtype:
+def _check_arrays(x: _Facts, y: _Facts, n_bands: int, n_rows: int) -> "np.dtype[Any]":
+    """The type of x, once both arrays are what they must be."""
+    for name, array, dtypes, axes in (
+        ("x", x, ("float32", *INTEGERS), "(N, C, H, W)"),
+        ("y", y, ("uint8",), "(N, H, W)"),
+    ):
+        if len(array.shape) != axes.count(",") + 1 or array.dtype is None or array.dtype.name not in dtypes:
             got = f"{array.dtype} {array.shape}" if array.shape else "a group"
-            raise ConfigError("data.uri", f"{ARRAYS}/{name} must be {dtype} {axes}, not {got}")
+            raise ConfigError("data.uri", f"{ARRAYS}/{name} must be {' or '.join(dtypes)} {axes}, not {got}")
     if not x.shape[0] == y.shape[0] == n_rows:
         raise ConfigError(
             "data.uri",
@@ -318,3 +350,4 @@ def _check_arrays(x: _Facts, y: _Facts, n_bands: int, n_rows: int) -> None:
         raise ConfigError("data.uri", f"x has {x.shape[1]} bands, config.toml names {n_bands}")
     if x.shape[2:] != y.shape[1:]:
         raise ConfigError("data.uri", f"x has patches of {x.shape[2:]} pixels, y of {y.shape[1:]}")
+    return np.dtype(x.dtype)
