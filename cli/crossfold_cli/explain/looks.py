@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import combinations, islice
 
 from crossfold_cli.explain.past import Past, Seen, decided, known_then, same_numbers, under_way
 from crossfold_operator.api.racing import LookSpec
@@ -11,6 +12,9 @@ from crossfold_operator.observe.runs import Run, finite
 from crossfold_operator.observe.trials import Trial
 from crossfold_operator.plan import racing as plan_racing
 from crossfold_operator.search import racing, racing_words
+
+_WAYS = 64
+"""Orders of runs that ended in one second, of which at most so many are tried."""
 
 
 @dataclass(frozen=True)
@@ -121,13 +125,14 @@ def _taken(
 
 def _replayed(past: Past, seen: Seen, record: LookSpec, at: datetime, text: str) -> Look:
     """The look that decided, as it was written down; taken once more to see whether it comes out the same."""
-    ended = _first(seen, record.runs_done)
+    ways = _first(seen, record.runs_done)
     others = [other for other in past.trials if other is not seen]
     same = None
-    if ended is not None:
+    if ways:
         same = any(
             decision is not None and _is(decision, record)
             for known in known_then(others, at)
+            for ended in ways
             if (decision := _taken(past, seen, ended, known, record.alpha)) is not None
         )
     return Look(
@@ -150,14 +155,18 @@ def _replayed(past: Past, seen: Seen, record: LookSpec, at: datetime, text: str)
     )
 
 
-def _first(seen: Seen, number: int) -> list[Run] | None:
-    """The runs that ended first; None where nobody knows which they were."""
+def _first(seen: Seen, number: int) -> list[list[Run]]:
+    """The runs that ended first, in each way that their times allow: these count seconds. Empty where nobody knows."""
     ended = [run for run in seen.runs if finite(run.record.score) is not None]
     if len(ended) <= number:
-        return ended
+        return [ended]
     if seen.undated:
-        return None
-    return sorted(ended, key=lambda run: (seen.known[run.unit], run.unit))[:number]
+        return []
+    ended.sort(key=lambda run: (seen.known[run.unit], run.unit))
+    last = seen.known[ended[number - 1].unit] if number else None
+    before = [run for run in ended if last is not None and seen.known[run.unit] < last]
+    together = [run for run in ended if seen.known[run.unit] == last]
+    return [[*before, *some] for some in islice(combinations(together, number - len(before)), _WAYS)]
 
 
 def _is(decision: racing.Decision, record: LookSpec) -> bool:

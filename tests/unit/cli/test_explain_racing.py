@@ -4,12 +4,14 @@ import asyncio
 import copy
 import re
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from crossfold_cli.explain import words
-from crossfold_cli.explain.looks import looks
+from crossfold_cli.explain.looks import _first, looks
 from crossfold_cli.explain.past import Past, past_of
 from crossfold_cli.explain.story import trial_story, tune_story
 from crossfold_operator.cluster.base import Key
@@ -105,6 +107,24 @@ def test_the_story_of_a_pruned_trial(raced: tuple[Past, MemoryCluster, Taken]) -
     text = "\n".join(words.of_trial(told))
     assert f"{stop['message']}, against trial 3, noise from" in text
     assert "(written down by the operator; looked at once more: the same numbers)" in text
+
+
+def test_runs_that_ended_in_one_second_may_have_ended_in_any_order(raced: tuple[Past, MemoryCluster, Taken]) -> None:
+    it, _, _ = raced
+    seen = it.trials[0]
+    units = [run.unit for run in seen.runs]
+    at = seen.known[units[0]]
+
+    def ways(number: int, known: dict[tuple[int, int], datetime]) -> list[list[int]]:
+        return [[unit[0] for unit in (run.unit for run in way)] for way in _first(replace(seen, known=known), number)]
+
+    assert ways(1, dict.fromkeys(units, at)) == [[0], [1], [2], [3], [4]]
+    first_is_last = dict.fromkeys(units, at) | {units[0]: at + timedelta(seconds=1)}
+    assert ways(3, first_is_last) == [[1, 2, 3], [1, 2, 4], [1, 3, 4], [2, 3, 4]]
+    one_before = dict.fromkeys(units, at) | {units[4]: at - timedelta(seconds=1)}
+    assert ways(2, one_before) == [[4, 0], [4, 1], [4, 2], [4, 3]]
+    assert ways(5, one_before) == [[0, 1, 2, 3, 4]]
+    assert ways(2, {}) == [], "their objects are gone: nobody knows"
 
 
 def test_the_story_of_a_raced_tune(raced: tuple[Past, MemoryCluster, Taken]) -> None:
