@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from crossfold_trainer.contract.data import ArtifactsSpec, DataSpec
-from crossfold_trainer.data import ARRAYS, CONFIG, LABELS, METADATA, DataSet, Patches, open_dataset
+from crossfold_trainer.data import DataSet, Patches, open_dataset
+from crossfold_trainer.documents import ARRAYS, CONFIG, LABELS, METADATA
 from crossfold_trainer.errors import ConfigError
 from crossfold_trainer.store import Store, open_store
 
