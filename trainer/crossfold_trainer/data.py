@@ -1,14 +1,12 @@
 """A data set in the darts layout: opened once, checked, and read patch by patch. No torch in here.
 
-Shapes: N patches, C bands, H x W pixels. x float32 (N, C, H, W) in [0, 1]; y uint8 (N, H, W): see `labels`.
+Shapes: N patches, C bands, H x W pixels. x (N, C, H, W), float32 or integers of 8 or 16 bits: see `values`.
+y uint8 (N, H, W): see `labels`.
 """
 
-import json
 import logging
-import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,43 +15,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfold_trainer.cache import DiskCache
-from crossfold_trainer.chunks import Presence, presence
 from crossfold_trainer.contract.config import CACHE_DIR, CACHE_VARIABLE
 from crossfold_trainer.contract.data import DataSpec
-from crossfold_trainer.documents import (
-    ARRAY_DOCUMENTS,
-    ARRAYS,
-    CONFIG,
-    METADATA,
-    Array,
-    Config,
-    Table,
-    read_array,
-    read_config,
-    read_metadata,
-)
+from crossfold_trainer.documents import ARRAYS, Array
 from crossfold_trainer.errors import ConfigError
-from crossfold_trainer.facts import (
-    check_bands,
-    check_chunks,
-    check_empty,
-    check_group,
-    check_labels,
-    check_labels_left_out,
-    check_shapes,
-)
-from crossfold_trainer.findings import Finding, error, refuse, warnings
-from crossfold_trainer.inventory import Inventory, digest_of, list_objects, marks
+from crossfold_trainer.facts import check_bands, check_empty, check_labels
+from crossfold_trainer.findings import refuse, warnings
+from crossfold_trainer.inventory import Inventory
 from crossfold_trainer.labels import Labels
-from crossfold_trainer.layout import parse
-from crossfold_trainer.reader import ChunkReader, LabelCheck, Reader, ZarrReader
+from crossfold_trainer.layout import Layout, Raw, Scaling, parse
+from crossfold_trainer.reader import ChunkReader, Reader, ZarrReader
 from crossfold_trainer.splits import Index, Metadata
-from crossfold_trainer.store import Entry, Store, open_store
+from crossfold_trainer.store import Store, open_store
+from crossfold_trainer.survey import Survey, survey
+from crossfold_trainer.values import PatchCheck, Range, ValueCheck, decode, ranges_of
 
 log = logging.getLogger("crossfold_trainer.data")
 
-GROUP_DOCUMENTS = ("zarr.json", ".zmetadata")
-"""Of data.zarr: they may repeat the metadata of the arrays."""
 ZARR_REQUESTS = 64
 """Requests in flight of one read through zarr."""
 
@@ -78,6 +56,10 @@ class DataSet:
     """H, W."""
     labels: Labels
     """What the values of y mean."""
+    ranges: tuple[Range, ...]
+    """Of the bands that are read: the values that become 0 and 1."""
+    ignored: Mapping[int, int]
+    """Row -> pixels that are ignored for a value that is NaN or infinite; of the patches that were read so far."""
     reader: Reader
     warnings: tuple[str, ...] = ()
     """What may be wrong with it."""
@@ -96,34 +78,18 @@ class DataSet:
         """Read these patches and wait for them.
 
         Raises:
-            ConfigError: a label is none of the data set's, or a chunk cannot be decoded.
+            ConfigError: a label is none of the data set's, a value is not what it should be, or a chunk cannot be
+                decoded.
             StoreError: the storage does not answer as it should.
         """
         x = np.empty((len(rows), len(self.bands), *self.shape), self.reader.dtype)
         y = np.empty((len(rows), *self.shape), np.uint8)
         if len(rows):
             self.reader.submit(rows, x, y).result()
-        scaling = self.reader.scaling
-        return Patches(x if scaling is None else scaling.decode(x), y)
+        return Patches(decode(x, self.reader.scaling, self.ranges), y)
 
 
-@dataclass(frozen=True)
-class Survey:
-    """What is known of a data set before any pixel is read; None: what is not there or cannot be read."""
-
-    config: Config
-    table: Table | None
-    x: Array | None
-    y: Array | None
-    entries: list[Entry]
-    """Objects of the arrays, in the order of their paths."""
-    presence: dict[str, Presence]
-    """Which chunks of x and y are there, where their keys are of a known kind."""
-    digest: str
-    findings: tuple[Finding, ...]
-
-
-def open_dataset(spec: DataSpec, bands: Sequence[str] | None) -> DataSet:
+def open_dataset(spec: DataSpec, bands: Sequence[str] | None, check: PatchCheck | None = None) -> DataSet:
     """Open a data set and check that its parts belong together.
 
     What needs the pixels is checked when they are read. `check.check_dataset` checks all of it at once.
@@ -131,6 +97,8 @@ def open_dataset(spec: DataSpec, bands: Sequence[str] | None) -> DataSet:
     Args:
         spec: where it is.
         bands: names of the bands to read, in this order; None: all.
+        check: called with each patch that is read; None: labels and values that are not what they should be are
+            refused.
 
     Raises:
         ConfigError: it is missing, may not be read, or its parts do not fit each other: all that is wrong.
@@ -138,114 +106,37 @@ def open_dataset(spec: DataSpec, bands: Sequence[str] | None) -> DataSet:
     """
     store = open_store(spec, "data")
     seen = survey(store)
-    config, table = seen.config, seen.table
-    wrong = check_bands(config.bands, bands or ()) if config.bands else []
-    refuse([*seen.findings, *wrong])
-    metadata = table.metadata if table else None
-    if not (config.bands and config.labels and metadata and seen.x and seen.y):
+    config, metadata = seen.config, seen.table.metadata if seen.table else None
+    refuse([*seen.findings, *(check_bands(config.bands, bands or ()) if config.bands else ())])
+    if not (config.bands and config.labels and metadata and seen.x and seen.y and seen.x.dtype):
         raise AssertionError("what is not there was refused")
     chosen = tuple(config.bands if bands is None else bands)
-    columns = [config.bands.index(band) for band in chosen]
-    check = label_check(config.labels, metadata)
+    ranges = ranges_of(spec.scale, seen.x.dtype, config.bands, chosen)
+    values = ValueCheck(
+        len(metadata.empty),
+        chosen,
+        stored_as(seen),
+        ranges=ranges,
+        non_finite=spec.non_finite,
+        ignore=config.labels.ignore,
+    )
     return DataSet(
         bands=chosen,
         metadata=metadata,
         digest=seen.digest,
         shape=(seen.x.shape[2], seen.x.shape[3]),
         labels=config.labels,
-        reader=reader_of(store, seen, columns, check, _cache(spec, seen.digest)),
+        ranges=ranges,
+        ignored=values.ignored,
+        reader=reader_of(
+            store,
+            seen,
+            [config.bands.index(band) for band in chosen],
+            check or _both(label_check(config.labels, metadata), values),
+            _cache(spec, seen.digest),
+        ),
         warnings=tuple(map(str, warnings(seen.findings))),
     )
-
-
-def survey(store: Store) -> Survey:
-    """Read the documents of a data set and list its objects, and compare them.
-
-    The digest is over config.toml, metadata.parquet, shapes and every object's path, size and tag. Where rows of the
-    metadata are not in the order of the patches, it is over that order too: the same bytes, taken by position, were
-    another data set.
-
-    Raises:
-        ConfigError: it may not be read.
-        StoreError: the storage does not answer.
-    """
-    with ThreadPoolExecutor(6, thread_name_prefix="open") as pool:
-        reading = {name: pool.submit(store.read, name) for name in (CONFIG, METADATA)}
-        reading_group = {name: pool.submit(store.read, f"{ARRAYS}/{name}") for name in GROUP_DOCUMENTS}
-        reading_arrays = {name: pool.submit(_array, store, name) for name in ("x", "y")}
-        raw = {name: future.result() for name, future in reading.items()}
-        group = {name: content for name, future in reading_group.items() if (content := future.result()) is not None}
-        read = {name: future.result() for name, future in reading_arrays.items()}
-    found = _missing(store, raw, [name for name, (array, wrong) in read.items() if not array and not wrong])
-    config, table = Config(), None
-    if (content := raw[CONFIG]) is not None:
-        config, wrong = read_config(content)
-        found += wrong
-    if (content := raw[METADATA]) is not None:
-        table, wrong = read_metadata(content)
-        found += wrong
-    found += [finding for _, wrong in read.values() for finding in wrong]
-    arrays = {name: array for name, (array, _) in read.items() if array}
-    x, y = arrays.get("x"), arrays.get("y")
-    found += check_shapes(config, table, x if x and x.sound else None, y if y and y.sound else None)
-    entries = list_objects(store, f"{ARRAYS}/", _marks(arrays.values())) if arrays else []
-    found += check_group(entries, x, y, group) if arrays else []
-    there = {name: presence(array.grid, entries) for name, array in arrays.items() if array.grid and array.sound}
-    for name, seen in there.items():
-        found += check_chunks(arrays[name], seen, config.bands if name == "x" else None)
-    metadata = table.metadata if table else None
-    if metadata and config.labels and y and "y" in there and len(metadata.empty) == y.shape[0] and there["y"].there:
-        found += check_labels_left_out(config.labels, metadata, y, there["y"])
-    shapes = json.dumps({name: array.shape for name, array in arrays.items()}, sort_keys=True).encode()
-    order = [] if table is None or table.order is None else [table.order.tobytes()]
-    digest = digest_of((raw[CONFIG] or b"", raw[METADATA] or b"", shapes, *order), entries)
-    return Survey(config, table, x, y, entries, there, digest, tuple(found))
-
-
-def _array(store: Store, name: str) -> tuple[Array | None, list[Finding]]:
-    """An array by its metadata document, zarr.json (zarr 3) or .zarray (zarr 2); None: no readable one is there."""
-    path = f"{ARRAYS}/{name}"
-    for document in ARRAY_DOCUMENTS:
-        raw = store.read(f"{path}/{document}")
-        if raw is None:
-            continue
-        try:
-            content = json.loads(raw)
-            if isinstance(content, dict):
-                return read_array(name, content)
-            reason = "it is no JSON object"
-        except ValueError as broken:
-            reason = str(broken)
-        return None, [error(path, f"{store.uri}/{path}/{document} cannot be read: {reason}")]
-    return None, []
-
-
-def _missing(store: Store, raw: Mapping[str, bytes | None], arrays: Sequence[str]) -> list[Finding]:
-    """What is not there at all, in as few words as say it.
-
-    Args:
-        store: where it was looked for.
-        raw: the files.
-        arrays: names of the arrays without a document.
-    """
-    files = [name for name, content in raw.items() if content is None]
-    found = []
-    if files:
-        others = [*files[1:], *([ARRAYS] if len(arrays) == 2 else [])]
-        text = f"{store.uri}/{files[0]} does not exist" + (f", nor {' and '.join(others)}" if others else "")
-        remedy = f"data.uri must be the folder that holds config.toml, metadata.parquet and {ARRAYS}"
-        found.append(error(files[0], text, remedy))
-    if arrays and not (files and len(arrays) == 2):
-        names = " and no ".join(f"{name}/zarr.json or {name}/.zarray" for name in arrays)
-        text = f"{store.uri}/{ARRAYS} has no readable arrays x and y: there is no {names}"
-        found.append(error(ARRAYS, text))
-    return found
-
-
-def _marks(arrays: Iterable[Array]) -> list[str]:
-    """Where to cut the listing of the arrays' objects."""
-    grids = [array.grid for array in arrays if array.grid]
-    return marks((grid.prefix, grid.counts[0], math.prod(grid.counts)) for grid in grids)
 
 
 def _cache(spec: DataSpec, digest: str) -> DiskCache | None:
@@ -255,8 +146,21 @@ def _cache(spec: DataSpec, digest: str) -> DiskCache | None:
     return DiskCache(folder, digest, spec.cache.limit_bytes)
 
 
+def stored_as(seen: Survey) -> tuple[np.dtype[Any], Scaling | None]:
+    """The type in which x is read, and what its numbers mean where that is not what they are."""
+    x, y = _layouts(seen)
+    if x is not None and y is not None:
+        return x.dtype, x.scaling
+    return np.dtype(seen.x.dtype if seen.x else None), None
+
+
+def _layouts(seen: Survey) -> tuple[Layout | None, Layout | None]:
+    x, y = (parse(array.path, array.document) if array else None for array in (seen.x, seen.y))
+    return x, y
+
+
 def reader_of(
-    store: Store, seen: Survey, columns: Sequence[int], check: LabelCheck, cache: DiskCache | None = None
+    store: Store, seen: Survey, columns: Sequence[int], check: PatchCheck, cache: DiskCache | None = None
 ) -> Reader:
     """The reader of a data set whose arrays are sound.
 
@@ -264,7 +168,7 @@ def reader_of(
         store: holds it.
         seen: what is known of it.
         columns: the bands to read, in their order, as positions in x.
-        check: called with the labels of each patch that is read.
+        check: called with each patch that is read.
         cache: keeps the chunks that are fetched.
 
     Raises:
@@ -273,9 +177,9 @@ def reader_of(
     if seen.x is None or seen.y is None:
         raise ValueError("there is nothing to read")
     inventory = Inventory(seen.entries)
-    x, y = parse(seen.x.path, seen.x.document), parse(seen.y.path, seen.y.document)
+    x, y = _layouts(seen)
     if x is not None and y is not None:
-        return ChunkReader(store, inventory, x, y, columns=columns, check_labels=check, cache=cache)
+        return ChunkReader(store, inventory, x, y, columns=columns, check=check, cache=cache)
     return _zarr_reader(store, (seen.x, seen.y), columns, check, (cache, inventory) if cache is not None else None)
 
 
@@ -283,7 +187,7 @@ def _zarr_reader(
     store: Store,
     arrays: tuple[Array, Array],
     columns: Sequence[int],
-    check_labels: LabelCheck,
+    check: PatchCheck,
     cached: tuple[DiskCache, Inventory] | None,
 ) -> Reader:
     import zarr  # noqa: PLC0415 - most data sets are read without it
@@ -306,11 +210,19 @@ def _zarr_reader(
         x, y = map(opened, arrays)
     except (FileNotFoundError, KeyError, TypeError, ValueError) as broken:
         raise ConfigError("data.uri", f"{store.uri}/{ARRAYS} has no readable arrays x and y: {broken}") from None
-    return ZarrReader(store, x, y, columns=columns, check_labels=check_labels)
+    return ZarrReader(store, x, y, columns=columns, check=check)
 
 
-def label_check(labels: Labels, metadata: Metadata) -> LabelCheck:
-    """Refuses the labels (H, W) of a patch that are none of the data set's, or that `empty` contradicts.
+def _both(one: PatchCheck, other: PatchCheck) -> PatchCheck:
+    def check(row: int, x: Raw, y: NDArray[np.uint8]) -> None:
+        one(row, x, y)
+        other(row, x, y)
+
+    return check
+
+
+def label_check(labels: Labels, metadata: Metadata) -> PatchCheck:
+    """Refuses labels of a patch that are none of the data set's, or that `empty` contradicts.
 
     The latter is looked at once a patch. With several classes it is a warning in the log, once.
     """
@@ -318,7 +230,7 @@ def label_check(labels: Labels, metadata: Metadata) -> LabelCheck:
     looked = np.zeros(len(metadata.empty), np.bool_)
     warned: list[str] = []
 
-    def check(row: int, mask: NDArray[np.uint8]) -> None:
+    def check(row: int, _: Raw, mask: NDArray[np.uint8]) -> None:
         if mask.max(initial=0) > highest:
             wrong = mask[~known[mask]]
             if len(wrong):

@@ -18,12 +18,13 @@ from crossfold_trainer.findings import Finding, error, some, warning
 from crossfold_trainer.labels import Labels, labels_from
 from crossfold_trainer.row_order import Z_IDX, Numbers, row_order
 from crossfold_trainer.splits import Metadata
+from crossfold_trainer.values import INTEGERS
 
 CONFIG, METADATA, ARRAYS, LABELS = "config.toml", "metadata.parquet", "data.zarr", "labels.geojson"
 ARRAY_DOCUMENTS = ("zarr.json", ".zarray")
 """Of zarr 3 and zarr 2; the first one that is there counts."""
-KINDS = {"x": ("float32", "NCHW"), "y": ("uint8", "NHW")}
-"""Type and axes of the arrays."""
+KINDS = {"x": (("float32", *INTEGERS), "NCHW"), "y": (("uint8",), "NHW")}
+"""Types and axes of the arrays."""
 PANDAS_INDEX = "__index_level_0__"
 """The column in which pandas keeps an index without a name."""
 
@@ -68,8 +69,8 @@ class Array:
     @property
     def sound(self) -> bool:
         """Whether values and axes are what they must be."""
-        wanted, axes = KINDS[self.name]
-        return len(self.shape) == len(axes) and self.dtype is not None and self.dtype.name == wanted
+        types, axes = KINDS[self.name]
+        return len(self.shape) == len(axes) and self.dtype is not None and self.dtype.name in types
 
     @property
     def path(self) -> str:
@@ -251,6 +252,6 @@ def read_array(name: str, document: dict[str, Any]) -> tuple[Array, list[Finding
     array = Array(name, document, shape, dtype, grid_of(f"{ARRAYS}/{name}", document))
     if array.sound:
         return array, []
-    wanted, axes = KINDS[name]
+    types, axes = KINDS[name]
     got = f"{dtype} {shape}" if shape else "a group"
-    return array, [error(array.path, f"{array.path} must be {wanted} ({', '.join(axes)}), not {got}")]
+    return array, [error(array.path, f"{array.path} must be {' or '.join(types)} ({', '.join(axes)}), not {got}")]

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Any, assert_never
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from crossfold_trainer.layout import Raw, Scaling
 from crossfold_trainer.machine import memory_limit
 from crossfold_trainer.reader import Mask
 from crossfold_trainer.splits import Index
+from crossfold_trainer.values import Range, ends, is_unit, plain
 
 AHEAD_BATCHES = 8
 AHEAD_BYTES = 256 * 2**20
@@ -93,7 +94,7 @@ class Loader:
         self._copying = torch.cuda.Stream(device) if cuda else None  # type: ignore[no-untyped-call]
         # On a CPU the training thread may as well gather batches itself: there is nothing that it keeps from working.
         self._gathering = ThreadPoolExecutor(1, thread_name_prefix="gather") if cuda else None
-        self._scale = Scale(data.reader.scaling, device)
+        self._scale = Scale(data.reader.dtype, data.reader.scaling, data.ranges, device)
         self._idle: list[_Buffers] = []
         self._kept: _Buffers | None = None
         self._position: dict[int, int] = {}
@@ -195,8 +196,9 @@ class Loader:
             for tensor in (x, y):  # its memory is not taken for another copy before it has been worked with
                 tensor.record_stream(working)
             return self._scale(x), y
-        if self._data.reader.scaling is not None:
-            return self._scale(x), y.clone()
+        scaled = self._scale(x)
+        if scaled is not x:
+            return scaled, y.clone()
         # The caller's from here on: new room costs less than a copy.
         buffers.x, buffers.y = self._new(len(buffers.x), pinned=False)
         return x, y
@@ -274,21 +276,41 @@ class _Reading:
 
 
 class Scale:
-    """Stored numbers to float32 in their meaning, on the device, to the last bit as zarr gives them."""
+    """Stored numbers to what a model gets, on the device, to the last bit as `values.decode` does."""
 
-    def __init__(self, scaling: Scaling | None, device: torch.device) -> None:
-        """Prepare; the divisor lies on the device, since a device may multiply by a host number's reciprocal."""
+    def __init__(
+        self, dtype: np.dtype[Any], scaling: Scaling | None, ranges: Sequence[Range], device: torch.device
+    ) -> None:
+        """Prepare; divisors lie on the device, since a device may multiply by a host number's reciprocal.
+
+        Args:
+            dtype: in which numbers are stored.
+            scaling: the array's own filter.
+            ranges: of the k bands.
+            device: where batches are.
+        """
         self._scaling = scaling
         if scaling is not None:
             exact = torch.float32 if scaling.plain else torch.float64
             self._divisor = torch.tensor(scaling.scale, dtype=exact, device=device)
+        self._ends: list[Tensor] = []
+        if not is_unit(ranges):
+            exact = torch.float32 if plain(ranges, integers=scaling is None and dtype.kind != "f") else torch.float64
+            self._ends = [torch.from_numpy(each).to(device, exact) for each in ends(ranges)]
 
     def __call__(self, stored: Tensor) -> Tensor:
-        """(B, k, H, W) as stored -> float32."""
+        """(B, k, H, W) as stored -> float32, in room of its own; the same tensor where there is nothing to do."""
+        values = self._unfiltered(stored)
+        if not self._ends:
+            return values.float()
+        low, width = self._ends
+        return values.to(low.dtype).sub(low).div_(width).float()
+
+    def _unfiltered(self, stored: Tensor) -> Tensor:
         if self._scaling is None:
             return stored
-        meant = stored.to(self._divisor.dtype).div_(self._divisor)
-        return meant if self._scaling.plain else meant.add_(self._scaling.offset).float()
+        values = stored.to(self._divisor.dtype).div_(self._divisor)
+        return values if self._scaling.plain else values.add_(self._scaling.offset).float()
 
 
 def _signed(tensor: Tensor) -> Tensor:

@@ -23,15 +23,13 @@ from crossfold_trainer.layout import Buffer, Layout, Raw, Scaling
 from crossfold_trainer.machine import cpu_count
 from crossfold_trainer.splits import Index
 from crossfold_trainer.store import Store
+from crossfold_trainer.values import PatchCheck
 
 if TYPE_CHECKING:
     from zarr import Array
 
 T = TypeVar("T")
 Mask = NDArray[np.uint8]
-LabelCheck = Callable[[int, Mask], None]
-"""Refuses labels (H, W) of a row by raising ConfigError."""
-
 REQUESTS = 96
 """Requests in flight, at most."""
 DECODERS = 8
@@ -55,7 +53,7 @@ class Reader(ABC):
     dtype: np.dtype[Any]
     """In which x is written."""
     scaling: Scaling | None
-    """What stored numbers mean; None: they are meant as they are, float32."""
+    """What stored numbers mean; None: they are meant as they are."""
 
     @abstractmethod
     def submit(self, rows: Index, x: Raw, y: Mask) -> "Future[None]":
@@ -77,7 +75,7 @@ class ChunkReader(Reader):
         y: Layout,
         *,
         columns: Sequence[int],
-        check_labels: LabelCheck,
+        check: PatchCheck,
         cache: DiskCache | None = None,
     ) -> None:
         """Prepare; threads start with the first `submit`.
@@ -88,7 +86,7 @@ class ChunkReader(Reader):
             x: layout of the images.
             y: layout of the labels.
             columns: the bands to read, in their order, as positions in x.
-            check_labels: called with the labels of each row that is read.
+            check: called with each patch that is read, before it is anyone's.
             cache: keeps the chunks that are fetched.
         """
         self.dtype, self.scaling = x.dtype, x.scaling
@@ -96,7 +94,7 @@ class ChunkReader(Reader):
         self._inventory = inventory
         self._x, self._y = x, y
         self._blocks = _blocks(columns, x.bands)
-        self._check_labels = check_labels
+        self._check = check
         self._cache = cache
         self._threads = threads()
         self._started = threading.Lock()
@@ -139,17 +137,17 @@ class ChunkReader(Reader):
         async with self._samples:
             # What is near has no latency to hide: it is read in the thread that decodes it.
             if self._store.folder is not None:
-                return await self._in_thread(self._read_and_decode, row, chunks, y)
-            if self._cache is not None and await self._in_thread(self._take_cached, row, chunks, y):
+                return await self._in_thread(self._read_and_decode, row, chunks, x, y)
+            if self._cache is not None and await self._in_thread(self._take_cached, row, chunks, x, y):
                 return None
             await asyncio.gather(*(self._fetch(chunk) for chunk in chunks if chunk.content is None))
         # Decoding waits its turn without keeping new requests from starting.
         try:
-            return await self._in_thread(self._decode, row, chunks, y)
+            return await self._in_thread(self._decode, row, chunks, x, y)
         except _Undecodable:
             # Damaged on its way, or where it lies? A second copy tells.
             await asyncio.gather(*(self._fetch(chunk) for chunk in chunks))
-        return await self._in_thread(self._decode, row, chunks, y)
+        return await self._in_thread(self._decode, row, chunks, x, y)
 
     async def _in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
@@ -169,7 +167,7 @@ class ChunkReader(Reader):
             )
         chunk.content, chunk.fetched = got.content, True
 
-    def _take_cached(self, row: int, chunks: "Sequence[_Chunk]", y: Mask) -> bool:
+    def _take_cached(self, row: int, chunks: "Sequence[_Chunk]", x: Raw, y: Mask) -> bool:
         """Take what the cache has; when that is everything, decode it and say so."""
         missing = False
         for chunk in chunks:
@@ -178,10 +176,10 @@ class ChunkReader(Reader):
                 chunk.content = self._cache.read(chunk.key, size)
                 missing = missing or chunk.content is None
         if not missing:
-            self._decode(row, chunks, y)
+            self._decode(row, chunks, x, y)
         return not missing
 
-    def _read_and_decode(self, row: int, chunks: "Sequence[_Chunk]", y: Mask) -> None:
+    def _read_and_decode(self, row: int, chunks: "Sequence[_Chunk]", x: Raw, y: Mask) -> None:
         folder = self._store.folder
         for chunk in chunks:
             if self._inventory.size(chunk.key) is None:
@@ -192,9 +190,9 @@ class ChunkReader(Reader):
                 raise self._lost(chunk.key) from None
             except OSError as error:
                 raise self._store.explain(error, chunk.key) from None
-        self._decode(row, chunks, y)
+        self._decode(row, chunks, x, y)
 
-    def _decode(self, row: int, chunks: "Sequence[_Chunk]", y: Mask) -> None:
+    def _decode(self, row: int, chunks: "Sequence[_Chunk]", x: Raw, y: Mask) -> None:
         for chunk in chunks:
             try:
                 chunk.decode()
@@ -206,7 +204,7 @@ class ChunkReader(Reader):
             if chunk.fetched and self._cache is not None:
                 self._cache.write(chunk.key, chunk.content)
             chunk.content = None
-        self._check_labels(row, y)
+        self._check(row, x, y)
 
     def _lost(self, key: str) -> ConfigError:
         return ConfigError(
@@ -281,14 +279,14 @@ class ZarrReader(Reader):
         y: "Array[Any]",
         *,
         columns: Sequence[int],
-        check_labels: LabelCheck,
+        check: PatchCheck,
     ) -> None:
-        """Wrap open arrays; `columns` and `check_labels` as with `ChunkReader`."""
-        self.dtype, self.scaling = np.dtype(np.float32), None
+        """Wrap open arrays; `columns` and `check` as with `ChunkReader`."""
+        self.dtype, self.scaling = np.dtype(x.dtype).newbyteorder("="), None
         self._store = store
         self._x, self._y = x, y
         self._columns = np.array(columns)
-        self._check_labels = check_labels
+        self._check = check
         self._pool = ThreadPoolExecutor(ZARR_READERS, thread_name_prefix="zarr")
 
     def use_threads(self, n: int) -> None:
@@ -313,8 +311,8 @@ class ZarrReader(Reader):
                 ) from error
 
         self._store.attempt(read, "")
-        for row, labels in zip(rows.tolist(), y, strict=True):
-            self._check_labels(row, labels)
+        for i, row in enumerate(rows.tolist()):
+            self._check(row, x[i], y[i])
 
 
 def _some(rows: Index) -> str:

@@ -166,8 +166,11 @@ META: dict[str, Any] = {"sample_id": ["a"] * 24, "region": ["r"] * 24, "empty": 
         ({"config": {"bands": list(BANDS), "patch_size": 32, "classes": 256}}, "distinct names, not 256"),
         ({"config": {"bands": list(BANDS), "patch_size": 32, "classes": True}}, "distinct names, not True"),
         ({"x": None}, "has no readable arrays x and y"),
-        ({"x": np.zeros((24, 3, 32, 32), np.float64)}, r"data.zarr/x must be float32 \(N, C, H, W\), not float64"),
-        ({"x": np.zeros((24, 32, 32), np.float32)}, r"must be float32 \(N, C, H, W\), not float32 \(24, 32, 32\)"),
+        (
+            {"x": np.zeros((24, 3, 32, 32), np.float64)},
+            r"data.zarr/x must be float32 or uint8 .* \(N, C, H, W\), not float64",
+        ),
+        ({"x": np.zeros((24, 32, 32), np.float32)}, r"must be float32 .* \(N, C, H, W\), not float32 \(24, 32, 32\)"),
         ({"y": np.zeros((24, 32, 32), np.int64)}, r"data.zarr/y must be uint8 \(N, H, W\), not int64"),
         (
             {"x": np.zeros((23, 3, 32, 32), np.float32)},

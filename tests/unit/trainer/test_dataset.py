@@ -71,14 +71,26 @@ def test_a_target_that_is_a_data_set_is_refused(source: Path) -> None:
         rewrite(DataSpec(uri=str(source)), ArtifactsSpec(uri=str(source)))
 
 
-@pytest.mark.parametrize("value", [-0.1, 1.5, np.nan])
-def test_values_that_cannot_be_stored_are_refused(tmp_path: Path, value: float) -> None:
+@pytest.mark.parametrize(("value", "says"), [(-0.1, "data.scale: "), (1.5, "data.scale: "), (np.nan, "data.uri: ")])
+def test_values_that_cannot_be_stored_are_refused(tmp_path: Path, value: float, says: str) -> None:
     x = np.zeros((24, len(BANDS), 32, 32), np.float32)
     x[9, 1, 2, 3] = value
     folder = write_dataset(tmp_path / "d", x=x)
-    with pytest.raises(ConfigError, match=r"data.uri: patch 9 has values from .* x must be in \[0, 1\]"):
+    with pytest.raises(ConfigError, match=rf"{says}patch 9 has .* band green"):
         rewrite(DataSpec(uri=str(folder)), ArtifactsSpec(uri=str(tmp_path / "t")))
     assert not (tmp_path / "t" / "config.toml").exists()
+
+
+def test_values_that_are_not_in_0_to_1_are_written_as_they_are_read(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).uniform(0, 10_000, (24, len(BANDS), 32, 32)).astype(np.float32)
+    x[3, 1, 2, 2], x[4, 1, :2, 2] = np.nan, (-9, 10_009)
+    source = write_dataset(tmp_path / "d", x=x)
+    arguments = [str(source), str(tmp_path / "t"), "--scale", "0", "10000", "--non-finite", "Ignore"]
+    assert main(arguments) == 0
+    got = open_dataset(DataSpec(uri=str(tmp_path / "t")), None).read(ROWS)
+    assert np.abs(got.x - np.nan_to_num(x / 10_000).clip(0, 1)).max() <= 1 / 131070 + 1e-7
+    assert got.y[3, 2, 2] == 2
+    assert main([str(source), str(tmp_path / "u"), "--scale", "0", "9000", "--non-finite", "Ignore"]) == 2
 
 
 def test_what_was_cut_off_is_begun_anew(source: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from crossfold_trainer.errors import ConfigError
 from crossfold_trainer.layout import Layout, Scaling, parse
 from crossfold_trainer.loader import Loader, Scale
 from crossfold_trainer.reader import ChunkReader, ZarrReader
+from crossfold_trainer.values import UNIT
 from tests.trainer_data import BANDS, write_dataset
 
 pytestmark = pytest.mark.filterwarnings("ignore:Numcodecs codecs are not in the Zarr version 3")
@@ -119,7 +120,9 @@ def test_every_stored_number_means_what_zarr_says(scale: float, offset: float) -
     want = numcodecs.FixedScaleOffset(offset=offset, scale=scale, dtype="<f4", astype="<u2").decode(stored)
     scaling = Scaling(scale, offset)
     assert np.array_equal(scaling.decode(stored), want)
-    assert np.array_equal(Scale(scaling, torch.device("cpu"))(torch.from_numpy(stored)).numpy(), want)
+    assert np.array_equal(
+        Scale(stored.dtype, scaling, [UNIT], torch.device("cpu"))(torch.from_numpy(stored)).numpy(), want
+    )
     assert scaling.plain == (offset == 0 and scale in (65535.0, 255.0, 10000.0))
 
 

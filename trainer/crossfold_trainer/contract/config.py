@@ -126,7 +126,7 @@ def config_digest(config: RunConfig) -> str:
             "folds": True,
             "fold_method": True,
             "objective": True,
-            "data": {"uri", "endpoint", "subsample", "split"},
+            "data": {"uri", "endpoint", "subsample", "split", "scale", "non_finite"},
             "trainer": set(TrainerSpec.model_fields) - UNSCORED,
         },
     )

@@ -26,6 +26,13 @@ class SecretRef(Model):
     """Name of the Secret; its keys are AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, optionally, AWS_SESSION_TOKEN."""
 
 
+class NonFinite(StrEnum):
+    """What a run does about values of x that are NaN or infinite."""
+
+    ERROR = "Error"
+    IGNORE = "Ignore"
+
+
 class StoreSpec(Model):
     """A place in object storage, or a folder."""
 
@@ -88,6 +95,40 @@ class CacheSpec(Model):
         return int(number) * factor
 
 
+Value = Annotated[float, Field(ge=-1e38, le=1e38)]
+
+
+class ValueRange(Model):
+    """Values of x that become 0 and 1."""
+
+    min: Value = 0.0
+    """The value that becomes 0."""
+    max: Value = 1.0
+    """The value that becomes 1."""
+
+    rules = (Rule("self.min < self.max", "min must be below max"),)
+
+
+class BandRange(ValueRange):
+    """Values of one band that become 0 and 1."""
+
+    name: Name
+    """Name of the band, as in the data set's config.toml."""
+
+
+class ScaleSpec(ValueRange):
+    """What x ranges over: a value v becomes (v - min) / (max - min). Values outside are an error, but for rounding."""
+
+    bands: Annotated[
+        list[BandRange],
+        Field(
+            max_length=256,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ] = []
+    """Bands with a range of their own; min and max above are for all others."""
+
+
 class DataSpec(StoreSpec):
     """The data set (darts layout): config.toml, data.zarr and metadata.parquet below the URI."""
 
@@ -97,6 +138,10 @@ class DataSpec(StoreSpec):
     """Use only this many patches, sampled with seed 42 before anything else; null: all."""
     split: SplitSpec = SplitSpec()
     """The test part, set aside before the folds are cut."""
+    scale: ScaleSpec | None = None
+    """What x ranges over, such as {min: 0, max: 10000} for reflectances; null: x is float32 in [0, 1]."""
+    non_finite: NonFinite = NonFinite.ERROR
+    """What is done about values that are NaN or infinite: Error; Ignore: they become 0, their pixels ignored labels."""
     cache: CacheSpec | None = None
     """Keep the chunks that runs read on a disk near them; null: fetch them in each epoch that memory cannot hold."""
 

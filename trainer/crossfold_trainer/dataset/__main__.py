@@ -5,7 +5,7 @@ import sys
 
 from pydantic import ValidationError
 
-from crossfold_trainer.contract.data import ArtifactsSpec, DataSpec
+from crossfold_trainer.contract.data import ArtifactsSpec, DataSpec, NonFinite, ScaleSpec
 from crossfold_trainer.dataset.rewrite import rewrite
 from crossfold_trainer.errors import ConfigError, StoreError
 
@@ -17,7 +17,14 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     try:
         written = rewrite(
-            DataSpec(uri=given.source, endpoint=given.endpoint, region=given.region, anonymous=given.anonymous),
+            DataSpec(
+                uri=given.source,
+                endpoint=given.endpoint,
+                region=given.region,
+                anonymous=given.anonymous,
+                scale=None if given.scale is None else ScaleSpec(min=given.scale[0], max=given.scale[1]),
+                non_finite=given.non_finite,
+            ),
             ArtifactsSpec(uri=given.target, endpoint=given.target_endpoint, region=given.target_region),
             bands_apart=given.bands_apart,
             progress=_show if sys.stderr.isatty() else None,
@@ -49,6 +56,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--endpoint", default="", help="URL of the source's S3 server")
     parser.add_argument("--region", default="", help="region of the source's bucket")
     parser.add_argument("--anonymous", action="store_true", help="read the source without credentials")
+    parser.add_argument("--scale", nargs=2, type=float, metavar=("MIN", "MAX"), help="values of x that become 0 and 1")
+    parser.add_argument(
+        "--non-finite",
+        type=NonFinite,
+        choices=list(NonFinite),
+        default=NonFinite.ERROR,
+        help="what is done about values that are NaN or infinite: Error, or Ignore (they become 0, their pixels"
+        " ignored labels)",
+    )
     parser.add_argument("--target-endpoint", default="", help="URL of the target's S3 server")
     parser.add_argument("--target-region", default="", help="region of the target's bucket")
     return parser

@@ -1,7 +1,8 @@
 """Write a data set anew in the layout that is read fastest; any zarr reads it, with the FixedScaleOffset codec.
 
-x stays logically float32 and is stored as uint16, ``round(x * 65535)``: no value moves by more than 1 / 131070. One
-chunk holds a whole patch, or one band of it for searches over bands. y is copied. Chunks are blosc (lz4, level 5,
+x becomes what a model gets (``data.scale`` and ``data.nonFinite`` of the source have been followed) and is stored as
+uint16, ``round(x * 65535)``: no value in [0, 1] moves by more than 1 / 131070. It stays logically float32. One chunk
+holds a whole patch, or one band of it for searches over bands. y is copied. Chunks are blosc (lz4, level 5,
 bit-shuffled). That is half the bytes and, with whole patches, two requests for a patch instead of one for each band.
 """
 
@@ -46,13 +47,14 @@ def rewrite(
     over what it left.
 
     Args:
-        source: any data set that a trainer reads; credentials of the side ``data``.
+        source: any data set that a trainer reads, in the way in which it reads it; credentials of the side ``data``.
         target: where to; credentials of the side ``artifacts``.
         bands_apart: a chunk for each band, so that a run with some of the bands reads only those.
         progress: called with the patches that are done and all patches.
 
     Raises:
-        ConfigError: the source cannot be read or its values are not in [0, 1], or the target is there already.
+        ConfigError: the source cannot be read, or its values are not what `source` says; or the target is there
+            already.
         StoreError: one of the stores does not answer as it should.
     """
     data = open_dataset(source, None)
@@ -64,7 +66,6 @@ def rewrite(
     for first in range(0, n, step):
         rows = np.arange(first, min(n, first + step))
         patches = data.read(rows)
-        _check_range(rows, patches)
         store.attempt(partial(_write, x, y, slice(first, first + len(rows)), patches), ARRAYS)
         if progress is not None:
             progress(first + len(rows), n)
@@ -107,20 +108,8 @@ def _create(store: Store, data: DataSet, *, bands_apart: bool) -> tuple[Any, Any
 
 
 def _write(x: Any, y: Any, at: slice, patches: Patches) -> None:
-    x[at] = patches.x
+    x[at] = patches.x.clip(0, 1)  # what rounding has put outside
     y[at] = patches.y
-
-
-def _check_range(rows: Any, patches: Patches) -> None:
-    low, high = patches.x.min(axis=(1, 2, 3)), patches.x.max(axis=(1, 2, 3))
-    wrong = np.flatnonzero(~((low >= 0) & (high <= 1)))
-    if len(wrong):
-        i = wrong[0]
-        raise ConfigError(
-            "data.uri",
-            f"patch {rows[i]} has values from {low[i]:g} to {high[i]:g}: x must be in [0, 1] and without NaN to be"
-            " stored as uint16",
-        )
 
 
 def _bytes(store: Store) -> int:
