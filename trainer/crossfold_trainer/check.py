@@ -17,7 +17,7 @@ from crossfold_trainer.contract.data import DataSpec, NonFinite
 from crossfold_trainer.data import reader_of, stored_as
 from crossfold_trainer.errors import ConfigError
 from crossfold_trainer.facts import check_bands, check_empty, check_labels
-from crossfold_trainer.findings import Finding, error, errors, some, warning
+from crossfold_trainer.findings import Finding, count, error, errors, some, warning
 from crossfold_trainer.labels import BINARY, Labels
 from crossfold_trainer.layout import Raw, Scaling
 from crossfold_trainer.reader import Reader
@@ -293,8 +293,8 @@ def _read(
     if not unreadable:
         return []
     first = next(iter(unreadable.values()))
-    at_least = "at least " if len(unreadable) >= UNREADABLE else ""
-    text = f"{at_least}{len(unreadable)} patches cannot be read ({some(sorted(unreadable))}), the first because {first}"
+    told = ("at least " if len(unreadable) >= UNREADABLE else "") + count(len(unreadable), "patch", "patches")
+    text = f"{told} cannot be read ({some(sorted(unreadable))}), the first because {first}"
     return [error("data.zarr", text)]
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from crossfold_trainer.store import Entry
 
 _NUMBER = r"(0|[1-9]\d*)"
-_ANY_KEY = re.compile(r"(?:c[./])?\d+(?:[./]\d+)*")
+_ANY_KEY = re.compile(rf"(?:c[./])?{_NUMBER}(?:[./]{_NUMBER})*")
 _DOCUMENTS = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from crossfold_trainer.chunks import Presence, encoding_remedy
 from crossfold_trainer.documents import ARRAYS, CONFIG, METADATA, Array, Config, Table
-from crossfold_trainer.findings import Finding, error, some, warning
+from crossfold_trainer.findings import Finding, count, error, some, warning
 from crossfold_trainer.labels import Labels
 from crossfold_trainer.splits import Metadata
 from crossfold_trainer.store import Entry
@@ -112,10 +112,14 @@ def check_chunks(array: Array, there: Presence, bands: Sequence[str] | None) -> 
                 "upload the array again",
             )
         )
-    stray = {"lie outside of its shape " + str(array.shape): there.outside, "have keys of another kind": there.leftover}
+    stray = {
+        "lies outside of its shape " + str(array.shape): there.outside,
+        "has a key of another kind": there.leftover,
+    }
     for why, keys in stray.items():
         if keys:
-            text = f"{len(keys)} chunks in {array.path} are not read, since they {why} ({some(keys, 2)})"
+            read = count(len(keys), f"chunk in {array.path} is", f"chunks in {array.path} are")
+            text = f"{read} not read, since each {why} ({some(keys, 2)})"
             found.append(warning(array.path, text, "delete them, or correct its metadata document"))
     return found
 
@@ -135,7 +139,7 @@ def _gaps(array: Array, there: Presence, of: str, bands: Sequence[str] | None) -
     """Some chunks are left out, as zarr does with those that hold nothing but the fill value."""
     incomplete, absent = there.incomplete(), there.absent()
     text = f"{there.missing} of {of} are not there, in {len(incomplete)} of {array.shape[0]} patches"
-    text += f"; {len(absent)} patches have none ({some(absent.tolist())})" if len(absent) else ""
+    text += f"; {count(len(absent), 'patch has', 'patches have')} none ({some(absent.tolist())})" if len(absent) else ""
     bare = np.flatnonzero(there.by_band == 0).tolist()
     if len(bare) and bands is not None and there.grid.chunk[1] == 1 and len(bands) == len(there.by_band):
         text += f"; nor has band {some([bands[i] for i in bare])} any"
@@ -157,7 +161,7 @@ def check_labels_left_out(labels: Labels, metadata: Metadata, y: Array, there: P
     wrong = absent[metadata.empty[absent] == positive]
     if not len(wrong) or there.misnamed:
         return []
-    text = f"y has no chunk for {len(wrong)} patches, which are therefore {y.fill} throughout"
+    text = f"y has no chunk for {count(len(wrong), 'patch', 'patches')}, which {y.fill} therefore fills"
     return [_against_empty(labels, wrong, text, positive=positive)]
 
 
@@ -205,7 +209,7 @@ def check_empty(
         wrong = rows[(positive == has) & (empty[rows] == has)]
         if len(wrong) and (labels.binary or not has):
             name = "1" if labels.binary else "a class above 0"
-            text = f"y has {'a' if has else 'no'} pixel of {name} in {len(wrong)} patches"
+            text = f"y has {'a' if has else 'no'} pixel of {name} in {count(len(wrong), 'patch', 'patches')}"
             found.append(_against_empty(labels, wrong, text, positive=has))
     return found
 

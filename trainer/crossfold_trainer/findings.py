@@ -84,3 +84,8 @@ def some(values: Sequence[object], limit: int = SHOWN) -> str:
     """The first of these, and how many more there are."""
     more = f" and {len(values) - limit} more" if len(values) > limit else ""
     return ", ".join(str(value) for value in values[:limit]) + more
+
+
+def count(n: int, one: str, several: str = "") -> str:
+    """A number of things: 1 patch, 2 patches."""
+    return f"{n} {one if n == 1 else several or f'{one}s'}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfold_trainer.findings import Finding, error, errors, some, warning
+from crossfold_trainer.findings import Finding, count, error, errors, some, warning
 
 METADATA = "metadata.parquet"
 Z_IDX = "z_idx"
@@ -128,6 +128,6 @@ def not_all_patches(values: Index, n: int) -> str:
     outside = values[(values < 0) | (values >= n)]
     inside, counts = np.unique(values[(values >= 0) & (values < n)], return_counts=True)
     twice = inside[counts > 1]
-    parts = [f"{len(outside)} values outside of that ({some(outside.tolist())})" if len(outside) else ""]
-    parts.append(f"{len(twice)} values more than once ({some(twice.tolist())})" if len(twice) else "")
+    parts = [f"{count(len(outside), 'value')} outside of that ({some(outside.tolist())})" if len(outside) else ""]
+    parts.append(f"{count(len(twice), 'value')} more than once ({some(twice.tolist())})" if len(twice) else "")
     return " and ".join(part for part in parts if part)
