@@ -4,11 +4,12 @@ The limit is measured in the same run, in turns with what is compared: the machi
 """
 
 import asyncio
+import contextlib
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ from crossfold_trainer.data import open_dataset
 from crossfold_trainer.dataset.rewrite import rewrite
 from crossfold_trainer.loader import Loader, ordered_batches
 from crossfold_trainer.reader import REQUESTS, threads
+from crossfold_trainer.values import ValueCheck
 from tests.s3server import s3_server
 
 BANDS, SIDE, BATCH = 6, 256, 16
@@ -76,6 +78,9 @@ def _all(
             result[layout][f"{ms}ms"] = found
             rates = f"{found['patches_per_s']:.0f} patches/s, raw {found['raw_patches_per_s']:.0f}"
             say(f"{layout} {ms} ms: {rates}, ratio {found['ratio_to_raw']:.2f}")
+        share = check_share(_spec(endpoint, layout), rounds)
+        result[layout]["value_check_share"] = round(share, 4)
+        say(f"{layout}: looking at the values takes {share:.2%} of the first epoch's CPU time")
     with late(endpoint, 30) as there:
         cold, warm = _cached(there, folder / "cache", rounds, end)
     result["warm_vs_cold"] = round(warm / cold, 2)
@@ -151,6 +156,39 @@ def _ours(endpoint: str, layout: str, **more: Any) -> Rate:
         return got / (time.perf_counter() - began)
 
     return rate
+
+
+def check_share(spec: DataSpec, rounds: int) -> float:
+    """The share of the CPU time of a first epoch that goes into looking at the values; median."""
+    shares = []
+    for _ in range(rounds):
+        data = open_dataset(spec, None)  # which has looked at nothing yet
+        loader = Loader(data, np.arange(len(data)), torch.device("cpu"), in_memory=InMemory.NEVER)
+        loader._scale = lambda stored: stored  # type: ignore[method-assign, assignment]  # noqa: SLF001
+        with _timed(ValueCheck) as spent:
+            began = time.process_time()
+            for _ in loader.batches(ordered_batches(np.arange(len(data)), BATCH)):
+                pass
+            shares.append(sum(spent) / (time.process_time() - began))
+    return statistics.median(shares)
+
+
+@contextlib.contextmanager
+def _timed(kind: type[ValueCheck]) -> Iterator[list[float]]:
+    """CPU seconds of each call of a check, in whichever thread."""
+    spent: list[float] = []
+    call = kind.__call__
+
+    def timed(check: ValueCheck, row: int, x: Any, y: Any) -> None:
+        began = time.thread_time()
+        call(check, row, x, y)
+        spent.append(time.thread_time() - began)
+
+    kind.__call__ = timed  # type: ignore[method-assign]
+    try:
+        yield spent
+    finally:
+        kind.__call__ = call  # type: ignore[method-assign]
 
 
 def _cached(endpoint: str, folder: Path, rounds: int, end: float) -> tuple[float, float]:

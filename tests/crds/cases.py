@@ -105,6 +105,10 @@ def loss_sum(*terms: Obj) -> Obj:
     return {"trainer": {"loss": "Sum", "lossSum": list(terms)}}
 
 
+def scale(**fields: Any) -> Obj:
+    return {"data": {"scale": fields}}
+
+
 def algorithm(name: str, **settings: float) -> Obj:
     return {"algorithm": {"name": name, "settings": settings}}
 
@@ -269,7 +273,7 @@ CASES = [
             "maxFailedTrials": NULL,
             "suspend": NULL,
             "crossValidation": {"seeds": NULL, "randomSeeds": NULL, "runFolds": NULL},
-            "data": {"subsample": NULL, "secretRef": NULL, "split": NULL},
+            "data": {"subsample": NULL, "secretRef": NULL, "split": NULL, "scale": NULL, "nonFinite": NULL},
         },
     ),
     Case(
@@ -282,6 +286,12 @@ CASES = [
                 {"name": "bands", "value": ["red"]},
             ]
         },
+    ),
+    Case("reflectances", ACCEPTED, spec=scale(min=0, max=10_000), kind=CV),
+    Case(
+        "bands with ranges of their own, NaN ignored",
+        ACCEPTED,
+        spec={"data": {"scale": {"bands": [{"name": "dem", "min": -1.5, "max": 5e3}]}, "nonFinite": "Ignore"}},
     ),
     # Schema: what is missing
     Case("no objective", SCHEMA, "spec.objective: Required value", {"objective": None}),
@@ -387,6 +397,11 @@ CASES = [
     Case("an mlflow in a folder", SCHEMA, "should match", {"tracking": {"mlflow": {"trackingUri": "file:///runs"}}}),
     Case("bad secret name", SCHEMA, "should match", {"artifacts": {"secretRef": {"name": "My_Secret"}}}),
     Case("subsample one", SCHEMA, "should be greater than or equal to 2", {"data": {"subsample": 1}}),
+    Case("a range for no band", SCHEMA, "bands[0].name: Required value", scale(bands=[{"max": 2}]), RUN),
+    Case("a band twice", SCHEMA, "Duplicate value", scale(bands=[{"name": "a"}, {"name": "a"}]), RUN),
+    Case("a range without end", SCHEMA, "should be less than or equal to", scale(max=1e300)),
+    Case("a word for a number", SCHEMA, "must be of type number", scale(max="byte")),
+    Case("NaN left as it is", SCHEMA, 'supported values: "Error", "Ignore"', {"data": {"nonFinite": "Keep"}}),
     Case(
         "all for the test",
         SCHEMA,
@@ -467,6 +482,10 @@ CASES = [
     Case("volume a text", SCHEMA, 'must be of type object: "string"', template(volumes=["v"])),
     Case("label too long", SCHEMA, "may not be more than 63", template(labels={"a": "b" * 64})),
     # Rules
+    Case("a range upside down", RULE, "min must be below max", scale(min=1, max=0)),
+    Case("an empty range", RULE, "min must be below max", scale(min=5, max=5), CV),
+    Case("a range above its default end", RULE, "min must be below max", scale(min=1), RUN),
+    Case("an empty range of a band", RULE, "min must be below max", scale(bands=[{"name": "a", "max": 0}])),
     Case("a sum of one loss", RULE, "must then list at least two losses", loss_sum({"loss": "BCE"})),
     Case("a sum of nothing", RULE, "lossSum goes with loss Sum", {"trainer": {"loss": "Sum"}}, CV),
     Case(
@@ -810,6 +829,8 @@ SHARED_FROZEN: dict[str, list[Obj]] = {
         {"data": {"uri": "s3://other/data"}},
         {"data": {"secretRef": {"name": "s"}}},
         {"data": {"subsample": 100}},
+        {"data": {"scale": {"max": 255}}},
+        {"data": {"nonFinite": "Ignore"}},
     ],
     "spec.artifacts": [{"artifacts": {"uri": "s3://other"}}, {"artifacts": {"region": "eu-1"}}],
     "spec.trainer": [{"trainer": {"maxEpochs": 7}}, {"trainer": {"limitTrainBatches": 3}}],

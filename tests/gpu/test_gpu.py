@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from crossfold_trainer import fit
 from crossfold_trainer.contract import hyperparameters as hp
 from crossfold_trainer.contract.config import OutOfMemoryPolicy
-from crossfold_trainer.contract.data import ArtifactsSpec, DataSpec
+from crossfold_trainer.contract.data import ArtifactsSpec, DataSpec, ScaleSpec
 from crossfold_trainer.contract.exits import Exit
 from crossfold_trainer.contract.result import FailureClass, Outcome
 from crossfold_trainer.contract.trainer import InMemory, Precision, TrainerSpec
@@ -22,13 +22,14 @@ from crossfold_trainer.dataset.rewrite import rewrite
 from crossfold_trainer.devicewatch import DeviceWatch
 from crossfold_trainer.interrupt import Interrupt
 from crossfold_trainer.labels import BINARY, Labels
-from crossfold_trainer.loader import Loader
+from crossfold_trainer.loader import Loader, Scale
 from crossfold_trainer.losses import LossSum, make_criterion
 from crossfold_trainer.metrics import PixelMetrics
 from crossfold_trainer.model import compile_model
 from crossfold_trainer.precision import numerics, set_backends
 from crossfold_trainer.step import LossReader, MicroBatch, TrainStep
 from crossfold_trainer.transforms import compose
+from crossfold_trainer.values import decode, ranges_of
 from tests.trainer_data import write_dataset
 from tests.trainer_runs import Attempts, config_for, failure, folder_of, result, same_weights
 
@@ -320,6 +321,17 @@ def test_batches_arrive_whole_however_far_the_device_is_behind(
         patches = opened.read(wanted)
         assert np.array_equal(x.cpu().numpy(), patches.x)
         assert np.array_equal(y.cpu().numpy(), patches.y)
+
+
+@pytest.mark.parametrize("scale", [{"max": 10_000}, {"min": 1, "max": 10_000}, {"min": 0.1, "max": 0.7}])
+@pytest.mark.parametrize("dtype", ["<u2", "<i2", "<f4"])
+def test_values_are_scaled_there_as_on_the_host(scale: dict[str, float], dtype: str) -> None:
+    bits = np.arange(2**16, dtype="<u2")
+    stored = (bits.view(dtype) if dtype != "<f4" else bits.astype("<f4") / 7).reshape(1, 1, 256, 256)
+    ranges = ranges_of(ScaleSpec.model_validate(scale), stored.dtype, ["a"], ["a"])
+    got = Scale(stored.dtype, None, ranges, GPU)(torch.from_numpy(stored).to(GPU))
+    assert got.is_cuda
+    assert np.array_equal(got.cpu().numpy(), decode(stored, None, ranges))
 
 
 def test_batches_that_are_dropped_do_not_mix(data: Path) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from crossfold_trainer import resume, spread
 from crossfold_trainer.artifacts import Checkpoint, Item, Uploader
 from crossfold_trainer.checkpoints import CheckpointLog
+from crossfold_trainer.contract.data import NonFinite
 from crossfold_trainer.contract.result import Outcome
 from crossfold_trainer.contract.scoring import Score, run_score, score_direction
 from crossfold_trainer.drawing import PartFigures, augmented, splits_map
@@ -125,6 +126,7 @@ class Fit:
             self._snapshot(validated=None)
             self._test()
         except Diverged as end:
+            self._note_ignored(last=True)
             return Outcome.DIVERGED, str(end)
         except Stop:
             self._interrupt.request()  # it may have reached another rank only
@@ -139,6 +141,7 @@ class Fit:
                 f"interrupted at step {self.progress.step}: the artifact store did not take the checkpoint within the"
                 " grace period (template.terminationGracePeriodSeconds); the one before it counts"
             ) from None
+        self._note_ignored(last=True)
         return Outcome.TRAINED, reason
 
     @property
@@ -333,12 +336,25 @@ class Fit:
         wanted = leads and self._worth_saving(improved=improved, figures=bool(figures))
         if not self._ranks.from_leader(wanted):
             return
+        self._note_ignored()
         with self.meter.checkpoint():
             checkpoint = self._checkpoint(validated, counts, progress.best if improved else None)
             items = [*figures, csv_item(progress.history), self._log_text.item(), *self._tracking.items()]
         self._saved_step, self._saved_at = progress.step, time.monotonic()
         if leads:
             self._uploader.submit(items, checkpoint)
+
+    def _note_ignored(self, *, last: bool = False) -> None:
+        """Take into the progress what all ranks have ignored of the patches that they read. All ranks call this."""
+        if self.config.data.non_finite is not NonFinite.IGNORE:
+            return
+        ignored = self.progress.ignored
+        for found in self._ranks.gather([dict(self.data.ignored)]):
+            ignored.update(found)
+        if last and ignored:
+            log.warning(
+                "NaN or infinite values: %d pixels of %d patches were ignored", sum(ignored.values()), len(ignored)
+            )
 
     def _worth_saving(self, *, improved: bool, figures: bool) -> bool:
         """Whether there is something new, and a time for it."""

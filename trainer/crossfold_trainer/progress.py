@@ -36,6 +36,8 @@ class Progress:
     last_validated: int | None = None
     test: dict[str, float] = field(default_factory=dict)
     """Metrics of the test part, with the weights of the kept epoch."""
+    ignored: dict[int, int] = field(default_factory=dict)
+    """Row -> pixels that are ignored for a NaN or infinite value; of the patches that were read, by all ranks."""
     history: list[dict[str, float]] = field(default_factory=list)
     """One row an epoch: what metrics.csv says."""
 

@@ -57,6 +57,7 @@ def make_result(
         epochs=progress.epoch,
         steps=progress.step,
         curve=scores_so_far(config, progress),
+        ignored_pixels=sum(progress.ignored.values()),
         duration_seconds=round(seconds, 3),
         performance=speed,
         checkpoint_uri=f"{config.artifact_uri}/{checkpoint}" if checkpoint else "",

@@ -75,6 +75,7 @@ def kept_content(weights: dict[str, Any], best: Best, task: Task) -> dict[str, A
         "metrics": best.metrics,
         "hyperparameters": task.hyperparameters,
         "bands": list(task.data.bands),
+        "ranges": [list(each) for each in task.data.ranges],
         "patch_shape": list(task.data.shape),
         "classes": list(task.data.labels.names),
         "outputs": task.data.labels.outputs,

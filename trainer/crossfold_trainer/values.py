@@ -85,8 +85,8 @@ def ranges_of(
         chosen: those that are read.
 
     Raises:
-        ConfigError: x is of integers, and nothing says what they range over; or ``data.scale`` names a band that the
-            data set does not have.
+        ConfigError: x is of integers, and nothing says what they range over; or ``data.scale`` has a range that is
+            empty, or names a band that the data set does not have.
     """
     if scale is None and dtype.kind != "f":
         raise ConfigError(
@@ -102,9 +102,12 @@ def ranges_of(
         raise ConfigError(
             "data.scale.bands", f"the data set has no band {', '.join(unknown)}; it has {', '.join(known)}"
         )
-    pairs = [own.get(band, scale) for band in chosen]
     # The lower end in float32: a value that is it becomes 0, not nearly so.
-    return tuple(Range(float(np.float32(pair.min)), pair.max) for pair in pairs)
+    ranges = tuple(Range(float(np.float32(pair.min)), pair.max) for pair in (own.get(band, scale) for band in chosen))
+    for band, (low, high) in zip(chosen, ranges, strict=True):
+        if low >= high:
+            raise ConfigError("data.scale", f"band {band} goes from {low:g} to {high:g}: min must be below max")
+    return ranges
 
 
 def decode(stored: Raw, scaling: Scaling | None, ranges: Sequence[Range]) -> NDArray[np.float32]:

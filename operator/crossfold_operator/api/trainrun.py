@@ -202,6 +202,8 @@ class TrainRunStatus(Model):
     """Its scores at the epochs of spec.curveEpochs, as far as it came."""
     epochs: Count | None = None
     """Epochs trained."""
+    ignored_pixels: Count | None = None
+    """Pixels that were ignored for a NaN or infinite value (data.nonFinite: Ignore), of the patches that were read."""
     checkpoint_uri: Annotated[str, Field(max_length=2048)] = ""
     """The kept checkpoint."""
     artifact_uri: Annotated[str, Field(max_length=2048)] = ""

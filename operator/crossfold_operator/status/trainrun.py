@@ -218,6 +218,7 @@ def _result_fields(result: RunResult) -> dict[str, Any]:
         "metrics": decimals(result.metrics),
         "epoch_of_score": result.epoch,
         "epochs": result.epochs,
+        "ignored_pixels": result.ignored_pixels or None,
         "checkpoint_uri": result.checkpoint_uri,
         "data_digest": result.data_digest,
         "splits_digest": result.splits_digest,

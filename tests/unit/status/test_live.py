@@ -111,6 +111,12 @@ def test_a_result_says_how_fast_it_was() -> None:
     assert seen["performance"] == {"device": "NVIDIA H200", "dataWaitShare": "0.0213", "peakMemoryBytes": 2**34}
 
 
+@pytest.mark.parametrize(("pixels", "shown"), [(0, None), (12, 12)])
+def test_a_result_says_how_many_pixels_were_ignored(pixels: int, shown: int | None) -> None:
+    ended = Attempt(1, "r", "j", AttemptState.ENDED, seconds=60, result=result_of(CONFIG, ignored_pixels=pixels))
+    assert dump(status(attempt=ended)).get("ignoredPixels") == shown
+
+
 def test_the_same_report_is_no_change() -> None:
     before = status()
     assert merge_patch(dump(before), dump(status(previous=before))) == {}

@@ -76,6 +76,8 @@ class RunResult(Model):
     """Optimiser steps, all attempts together."""
     curve: Annotated[list[CurvePoint], Field(max_length=MOST_POINTS)] = []
     """The scores at the epochs that the configuration names, as far as training came."""
+    ignored_pixels: Annotated[int, Field(ge=0, le=MOST)] = 0
+    """Pixels of the patches that were read which were ignored for a NaN or infinite value (data.nonFinite: Ignore)."""
     halvings: Annotated[int, Field(ge=0, le=64)] = 0
     """How often the micro-batch was halved because the accelerator's memory did not suffice; steps stayed as large."""
     duration_seconds: Annotated[float, Field(ge=0)] = 0.0
