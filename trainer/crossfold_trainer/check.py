@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from crossfold_trainer.contract.crossvalidation import FoldMethod
 from crossfold_trainer.contract.data import DataSpec, NonFinite
-from crossfold_trainer.data import reader_of, stored_as
+from crossfold_trainer.data import read_ranges, reader_of, stored_as
 from crossfold_trainer.errors import ConfigError
 from crossfold_trainer.facts import check_bands, check_empty, check_labels
 from crossfold_trainer.findings import Finding, count, error, errors, some, warning
@@ -32,7 +32,6 @@ from crossfold_trainer.values import (
     non_finite_remedy,
     outside,
     outside_remedy,
-    ranges_of,
 )
 
 X = "data.zarr/x"
@@ -42,8 +41,6 @@ BLOCKS = 3
 """Buffers that are being filled at the same time."""
 UNREADABLE = 20
 """After so many patches that cannot be read no further ones are tried."""
-ANYTHING = Range(-np.inf, np.inf)
-"""Of a band of which nobody says what it ranges over."""
 Progress = Callable[[int, int], None]
 """Called with the patches that were read and all patches."""
 
@@ -175,10 +172,10 @@ def check_dataset(
     seen = survey(store)
     found = list(seen.findings)
     known = _band_names(seen)
-    unknown = check_bands(known, bands or ())
-    found += unknown
+    found += check_bands(known, bands or ())
     chosen = tuple(band for band in (known if bands is None else bands) if band in known)
-    ranges = _ranges(spec, seen, known, chosen, found)
+    ranges, wrong = read_ranges(spec, seen, known, chosen)
+    found += wrong
     labels = seen.config.labels or BINARY
     tally = _Tally(seen.x.shape[0] if seen.x and seen.x.shape else 0, len(chosen), stored_as(seen)[1], ranges, labels)
     if pixels and chosen and _readable(seen):
@@ -201,18 +198,6 @@ def _band_names(seen: Survey) -> tuple[str, ...]:
     if not (seen.x and seen.x.sound):
         return named or ()
     return named if named and len(named) == seen.x.shape[1] else tuple(map(str, range(seen.x.shape[1])))
-
-
-def _ranges(
-    spec: DataSpec, seen: Survey, known: Sequence[str], chosen: Sequence[str], found: list[Finding]
-) -> tuple[Range, ...]:
-    if not (seen.x and seen.x.sound and seen.x.dtype):
-        return (ANYTHING,) * len(chosen)
-    try:
-        return ranges_of(spec.scale, seen.x.dtype, known, chosen)
-    except ConfigError as wrong:
-        found.append(error(X, wrong.problem, field=wrong.field))
-        return (ANYTHING,) * len(chosen)
 
 
 def _lengths(seen: Survey) -> list[int]:

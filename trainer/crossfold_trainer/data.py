@@ -20,7 +20,7 @@ from crossfold_trainer.contract.data import DataSpec
 from crossfold_trainer.documents import ARRAYS, Array
 from crossfold_trainer.errors import ConfigError
 from crossfold_trainer.facts import check_bands, check_empty, check_labels
-from crossfold_trainer.findings import refuse, warnings
+from crossfold_trainer.findings import Finding, error, refuse, warnings
 from crossfold_trainer.inventory import Inventory
 from crossfold_trainer.labels import Labels
 from crossfold_trainer.layout import Layout, Raw, Scaling, parse
@@ -107,11 +107,12 @@ def open_dataset(spec: DataSpec, bands: Sequence[str] | None, check: PatchCheck 
     store = open_store(spec, "data")
     seen = survey(store)
     config, metadata = seen.config, seen.table.metadata if seen.table else None
-    refuse([*seen.findings, *(check_bands(config.bands, bands or ()) if config.bands else ())])
-    if not (config.bands and config.labels and metadata and seen.x and seen.y and seen.x.dtype):
+    known = config.bands or ()
+    chosen = tuple(known if bands is None else bands)
+    ranges, wrong = read_ranges(spec, seen, known, chosen)
+    refuse([*seen.findings, *(check_bands(known, chosen) if known else ()), *wrong])
+    if not (config.bands and config.labels and metadata and seen.x and seen.y):
         raise AssertionError("what is not there was refused")
-    chosen = tuple(config.bands if bands is None else bands)
-    ranges = ranges_of(spec.scale, seen.x.dtype, config.bands, chosen)
     values = ValueCheck(
         len(metadata.empty),
         chosen,
@@ -144,6 +145,29 @@ def _cache(spec: DataSpec, digest: str) -> DiskCache | None:
         return None
     folder = Path(os.environ.get(CACHE_VARIABLE) or CACHE_DIR)
     return DiskCache(folder, digest, spec.cache.limit_bytes)
+
+
+def read_ranges(
+    spec: DataSpec, seen: Survey, known: Sequence[str], chosen: Sequence[str]
+) -> tuple[tuple[Range, ...], list[Finding]]:
+    """What the values of each band that is read range over, and what is wrong with what is said of it.
+
+    Args:
+        spec: says it.
+        seen: what is known of the data set.
+        known: its bands.
+        chosen: those that are read.
+
+    Returns:
+        The ranges; endless ones where they are not rightly said.
+    """
+    endless = (Range(-np.inf, np.inf),) * len(chosen)
+    if not (seen.x and seen.x.sound and seen.x.dtype):
+        return endless, []
+    try:
+        return ranges_of(spec.scale, seen.x.dtype, known, chosen), []
+    except ConfigError as wrong:
+        return endless, [error(seen.x.path, wrong.problem, field=wrong.field)]
 
 
 def stored_as(seen: Survey) -> tuple[np.dtype[Any], Scaling | None]:

@@ -72,7 +72,8 @@ def refuse(findings: Iterable[Finding]) -> None:
         raise ConfigError(wrong[0].field, str(wrong[0]))
     text, told = f"{len(wrong)} errors:", 0
     for finding in wrong:
-        line = f" ({told + 1}) {finding};" if told + 1 < len(wrong) else f" ({told + 1}) {finding}"
+        field = "" if finding.field == wrong[0].field else f"{finding.field}: "
+        line = f" ({told + 1}) {field}{finding}" + (";" if told + 1 < len(wrong) else "")
         if told and len(text) + len(line) > FAILURE_TEXT_LIMIT - _ROOM_FOR_THE_REST:
             text += f" and {len(wrong) - told} more, which `crossfold data check` lists"
             break

@@ -477,6 +477,9 @@ def test_errors_fit_into_a_termination_message() -> None:
     with pytest.raises(ConfigError) as caught:
         refuse([error("a", "one is wrong", "correct it"), warning("b", "may be meant")])
     assert str(caught.value) == "data.uri: one is wrong: correct it"
+    with pytest.raises(ConfigError) as caught:
+        refuse([error("a", "one is wrong"), error("b", "another", "correct it", "data.scale")])
+    assert str(caught.value) == "data.uri: 2 errors: (1) one is wrong; (2) data.scale: another: correct it"
     many = [error("a", f"{i} is wrong {'x' * 200}") for i in range(20)]
     with pytest.raises(ConfigError) as caught:
         refuse(many)
