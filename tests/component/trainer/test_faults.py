@@ -190,6 +190,33 @@ def test_only_what_is_read_is_cached_and_only_once(
     assert [path.name for path in (tmp_path / "cache").iterdir() if not path.name.startswith(".")] == [digest]
 
 
+@pytest.mark.parametrize("x_chunks", [None, (4, 3, 32, 32)], ids=["chunks", "zarr"])
+def test_values_out_of_the_cache_are_looked_at_too(
+    server: tuple[str, Path],
+    truth: Patches,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    x_chunks: tuple[int, ...] | None,
+) -> None:
+    """The cache keeps what is stored: a run that ignores NaN does not hide it from one that does not."""
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    name, x, y = tmp_path.name, truth.x.copy(), truth.y.copy()
+    x[7, 1, 9, 9:12] = np.nan
+    write_dataset(server[1] / name, x=x, y=y, x_chunks=x_chunks)
+    x[7, 1, 9, 9:12], y[7, 9, 9:12] = 0, 2
+    more = {"uri": f"s3://bucket/{name}", "cache": {}}
+    for _ in range(2):
+        got = read(server[0], nonFinite="Ignore", **more)
+        assert np.array_equal(got.x, x)
+        assert np.array_equal(got.y, y)
+    with (
+        faulty(server[0], Faults()) as proxy,
+        pytest.raises(ConfigError, match="patch 7 has NaN or infinite values: 3 of 1024 pixels in band green"),
+    ):
+        read(proxy.endpoint, np.array([7]), **more)
+    assert not proxy.faults.chunks_asked
+
+
 def test_what_cannot_be_decoded_is_never_cached(
     server: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
