@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import lt
 from typing import Any
 
 import numpy as np
@@ -134,7 +135,7 @@ def presence(grid: Grid, entries: Sequence[Entry]) -> Presence:
         entries: all objects in the store; those of other arrays are passed over.
     """
     counts, below = grid.counts, f"{grid.array}/"
-    by_block, by_band = np.zeros(counts[0], np.int64), np.zeros(counts[1], np.int64)
+    by_block, by_band = [0] * counts[0], [0] * counts[1]
     own = re.compile(re.escape(grid.prefix) + re.escape(grid.separator).join([_NUMBER] * len(counts)))
     foreign: dict[str, str] = {}
     outside, hollow, others = [], [], []
@@ -145,7 +146,7 @@ def presence(grid: Grid, entries: Sequence[Entry]) -> Presence:
         found = own.fullmatch(entry.path)
         if found:
             at = tuple(map(int, found.groups()))
-            if all(i < count for i, count in zip(at, counts, strict=True)):
+            if all(map(lt, at, counts)):
                 by_block[at[0]] += 1
                 by_band[at[1]] += 1
                 if not entry.size:
@@ -159,7 +160,8 @@ def presence(grid: Grid, entries: Sequence[Entry]) -> Presence:
     there = {entry.path for entry in entries} if foreign else set()
     misnamed = tuple(key for key, rightly in foreign.items() if rightly not in there)
     leftover = tuple(key for key, rightly in foreign.items() if rightly in there)
-    return Presence(grid, by_block, by_band, misnamed, leftover, tuple(outside), tuple(hollow), tuple(others))
+    there_of = (np.array(by_block, np.int64), np.array(by_band, np.int64))
+    return Presence(grid, *there_of, misnamed, leftover, tuple(outside), tuple(hollow), tuple(others))
 
 
 def _place(key: str, counts: tuple[int, ...]) -> list[str] | None:
@@ -167,7 +169,7 @@ def _place(key: str, counts: tuple[int, ...]) -> list[str] | None:
     if not _ANY_KEY.fullmatch(key):
         return None
     at = re.findall(r"\d+", key)
-    return at if len(at) == len(counts) and all(int(i) < n for i, n in zip(at, counts, strict=True)) else None
+    return at if len(at) == len(counts) and all(map(lt, map(int, at), counts)) else None
 
 
 def encoding_remedy(grid: Grid, key: str) -> str:
