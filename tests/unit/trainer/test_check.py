@@ -17,6 +17,7 @@ from crossfold_trainer.data import open_dataset
 from crossfold_trainer.errors import ConfigError
 from crossfold_trainer.findings import Severity, error, refuse, warning
 from crossfold_trainer.inventory import digest_of, list_objects
+from crossfold_trainer.reader import ChunkReader
 from crossfold_trainer.store import open_store
 from tests.trainer_data import BANDS, classes_dataset, run_config, write_dataset
 
@@ -341,6 +342,16 @@ def test_chunks_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     assert checked.pixels_read == N - 3
 
 
+def test_a_storage_that_refuses_is_no_fault_of_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: Any) -> None:
+        raise ConfigError("data.secretRef", "may not read")
+
+    folder = plain(tmp_path / "d")
+    monkeypatch.setattr(ChunkReader, "_read_and_decode", denied)
+    with pytest.raises(ConfigError, match=r"data.secretRef: may not read"):
+        check(folder)
+
+
 def test_stray_objects_are_told(tmp_path: Path) -> None:
     folder = plain(tmp_path / "d")
     shutil.copytree(folder / "data.zarr/y/c/0", folder / "data.zarr/y/c/24")
@@ -380,7 +391,7 @@ def test_with_several_classes_empty_is_the_users_own(tmp_path: Path) -> None:
     text = only(check(folder), WARNING)
     assert "y has no pixel of a class above 0 in 6 patches" in text
     frame.assign(empty=[i % 3 == 0 for i in range(N)]).to_parquet(folder / "metadata.parquet")
-    assert check(folder).good
+    assert "no pixel of a class above 0 in 4 patches" in only(check(folder), WARNING)
 
 
 def test_all_faults_at_once(tmp_path: Path) -> None:
