@@ -101,7 +101,8 @@ def test_what_was_ignored_before_an_end_is_counted_once(
         trainer={"inMemory": "Never"},
     )
 
-    def killed(_: fit.Fit) -> None:
+    def killed(self: fit.Fit) -> None:
+        assert self._uploader.flush(lambda: None)
         raise Killed
 
     with monkeypatch.context() as patch:
@@ -109,7 +110,7 @@ def test_what_was_ignored_before_an_end_is_counted_once(
         with pytest.raises(Killed):
             attempts.here(config)
     ended = attempts.here(config)
-    assert "resumed at step" in ended.output
+    assert "resumed at step 9, epoch 4" in ended.output
     assert result(ended).ignored_pixels == 4
 
 

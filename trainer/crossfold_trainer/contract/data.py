@@ -95,7 +95,7 @@ class CacheSpec(Model):
         return int(number) * factor
 
 
-Value = Annotated[float, Field(ge=-1e38, le=1e38)]
+Value = Annotated[float, Field(ge=-1e15, le=1e15)]  # integers in YAML are compared with bounds as 64-bit integers
 
 
 class ValueRange(Model):
