@@ -25,7 +25,10 @@ def write_dataset(
     x_chunks: tuple[int, ...] | None = None,
     **replace: Any,
 ) -> Path:
-    """Bright squares on a dark ground in six regions; ``replace`` overrides parts: x, y, metadata, config."""
+    """Bright squares on a dark ground in six regions; ``replace`` overrides parts: x, y, metadata, config.
+
+    ``empty`` follows from y where both are as many.
+    """
     rng = np.random.default_rng(0)
     y = np.zeros((n, side, side), np.uint8)
     for i in range(n):
@@ -35,10 +38,12 @@ def write_dataset(
         y[i, :2] = 2
     x = rng.uniform(0, 0.3, (n, len(BANDS), side, side)).astype(np.float32) + 0.5 * (y == 1)[:, None]
     x = (x * (y != 2)[:, None]).astype(np.float32)
+    given = replace.get("y")
+    labels = given if given is not None and len(given) == n else y
     metadata: dict[str, Any] = {
         "sample_id": [f"s{i // 2}" for i in range(n)],
         "region": [f"r{i % 6}" for i in range(n)],
-        "empty": ~(y == 1).any(axis=(1, 2)),
+        "empty": ~(labels == 1).any(axis=(1, 2)),
         "geometry": [struct.pack("<BI2d", 1, 1, 10 + i % 6 / 100, 50 + i // 6 / 100) for i in range(n)],
     }
     parts = {"x": x, "y": y, "metadata": metadata, "config": {"bands": list(BANDS), "patch_size": side}} | replace

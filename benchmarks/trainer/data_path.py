@@ -243,8 +243,6 @@ def write(folder: Path, patches: int, *, bands: int = BANDS, side: int = SIDE) -
     """Something like imagery: smooth, with noise in the last digits; it compresses to about half."""
     folder.mkdir(parents=True)
     (folder / "config.toml").write_text(f"[darts]\nbands = {[f'b{i}' for i in range(bands)]}\npatch_size = {side}\n")
-    regions = [f"r{i % 12}" for i in range(patches)]
-    parquet.write_table(pa.table({"empty": [False] * patches, "region": regions}), folder / "metadata.parquet")
     group = zarr.open_group(folder / "data.zarr", mode="w")
     codec = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
     x = group.create_array(
@@ -252,12 +250,17 @@ def write(folder: Path, patches: int, *, bands: int = BANDS, side: int = SIDE) -
     )
     y = group.create_array("y", shape=(patches, side, side), dtype="u1", chunks=(1, side, side), compressors=codec)
 
-    def one(i: int) -> None:
+    def one(i: int) -> bool:
+        """Write a patch; whether it is empty."""
         rng = np.random.default_rng(i)
         coarse = rng.random((bands, side // 16, side // 16), np.float32)
         smooth = coarse.repeat(16, 1).repeat(16, 2)
         x[i] = np.round((0.7 * smooth + 0.02 * rng.random(smooth.shape, np.float32)) * 10000) / 10000
-        y[i] = (smooth[0] > 0.6).astype(np.uint8)
+        labels = smooth[0] > 0.6
+        y[i] = labels.astype(np.uint8)
+        return not labels.any()
 
     with ThreadPoolExecutor(threads()) as pool:
-        list(pool.map(one, range(patches)))
+        empty = list(pool.map(one, range(patches)))
+    regions = [f"r{i % 12}" for i in range(patches)]
+    parquet.write_table(pa.table({"empty": empty, "region": regions}), folder / "metadata.parquet")

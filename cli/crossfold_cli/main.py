@@ -24,6 +24,12 @@ _BROKEN_PIPE = 141
 _TRAINER_VARIABLE = "CROSSFOLD_TRAINER_COMMAND"
 
 
+data_app = typer.Typer(
+    name="data", help="Look at data sets.", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
+)
+app.add_typer(data_app)
+
+
 @app.callback()
 def _root() -> None:
     """Tune and cross-validate segmentation models."""
@@ -194,6 +200,60 @@ def explain(
         raise typer.Exit(_INVALID) from None
     print(f"from {where}", file=sys.stderr)
     print(text)
+
+
+@data_app.command("check")
+def data_check(
+    uri: Annotated[str, typer.Argument(metavar="URI", help="s3://bucket/prefix, gs://, az://, file:// or a folder.")],
+    *,
+    endpoint: Annotated[str, typer.Option(metavar="URL", help="URL of the S3 server; default: the provider's.")] = "",
+    region: Annotated[str, typer.Option(help="Region that requests are signed for.")] = "",
+    anonymous: Annotated[bool, typer.Option("--anonymous", help="Read without credentials.")] = False,
+    bands: Annotated[str, typer.Option(metavar="NAME,...", help="Only these bands; default: all.")] = "",
+    folds: Annotated[int, typer.Option(min=2, max=100, help="Cut the patches into so many folds.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, max=9999, help="Seed of the folds.")] = 42,
+    scale: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="MIN MAX", help="data.scale: the values of x that become 0 and 1; default: 0 1."),
+    ] = None,
+    band_scale: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=MIN,MAX", help="data.scale.bands: the same for one band; repeatable."),
+    ] = None,
+    non_finite: Annotated[
+        str, typer.Option(metavar="POLICY", help="data.nonFinite: Error, or Ignore where NaN is meant.")
+    ] = "Error",
+    pixels: Annotated[bool, typer.Option(help="Read all patches; without, documents and listing alone.")] = True,
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FORMAT", help="text or json.")] = "text",
+) -> None:
+    """Check a data set: all that is wrong with it at once, and what it holds.
+
+    These are the checks that a run makes, of all patches. Credentials come from the environment (AWS_ACCESS_KEY_ID,
+    AWS_SECRET_ACCESS_KEY).
+
+    Exit codes: 0 right (perhaps with warnings), 1 wrong, 2 it could not be checked, 130 stopped by ctrl-C.
+    """
+    from crossfold_cli import data  # noqa: PLC0415 -- as above
+    from crossfold_cli.errors import UsageError  # noqa: PLC0415
+
+    try:
+        spec = data.spec_of(
+            uri,
+            endpoint=endpoint,
+            region=region,
+            anonymous=anonymous,
+            scale=scale,
+            band_scales=band_scale or (),
+            non_finite=non_finite,
+        )
+        chosen = tuple(name.strip() for name in bands.split(",") if name.strip()) or None
+        good = data.check(spec, data.Options(chosen, folds, seed, pixels, output))
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(_INVALID) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(_INTERRUPTED) from None
+    raise typer.Exit(0 if good else 1)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -228,7 +228,7 @@ def run(interrupt: Interrupt, log_text: LogText, opened: list[Store]) -> RunResu
         config.run, config.fold + 1, config.folds, config.seed, len(splits.train), len(splits.val), len(splits.test),
         ", ".join(data.bands),
     )  # fmt: skip
-    for warning in splits.warnings:
+    for warning in (*data.warnings, *splits.warnings):
         log.warning("warning: %s", warning)
     launch.check(config.trainer, hyperparameters["batch_size"])
     if config.trainer.processes > 1 and not launch.launched():

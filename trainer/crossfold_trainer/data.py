@@ -4,15 +4,12 @@ Shapes: N patches, C bands, H x W pixels. x (N, C, H, W), float32 or integers of
 y uint8 (N, H, W): see `labels`.
 """
 
-import io
-import json
+import logging
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +17,21 @@ from numpy.typing import NDArray
 from crossfold_trainer.cache import DiskCache
 from crossfold_trainer.contract.config import CACHE_DIR, CACHE_VARIABLE
 from crossfold_trainer.contract.data import DataSpec
+from crossfold_trainer.documents import ARRAYS, Array
 from crossfold_trainer.errors import ConfigError
-from crossfold_trainer.inventory import Inventory, digest_of, list_objects, marks
-from crossfold_trainer.labels import Labels, labels_from
-from crossfold_trainer.layout import Raw, parse
+from crossfold_trainer.facts import check_bands, check_empty, check_labels
+from crossfold_trainer.findings import Finding, error, refuse, warnings
+from crossfold_trainer.inventory import Inventory
+from crossfold_trainer.labels import Labels
+from crossfold_trainer.layout import Layout, Raw, Scaling, parse
 from crossfold_trainer.reader import ChunkReader, Reader, ZarrReader
 from crossfold_trainer.splits import Index, Metadata
 from crossfold_trainer.store import Store, open_store
-from crossfold_trainer.values import INTEGERS, PatchCheck, Range, ValueCheck, decode, ranges_of
+from crossfold_trainer.survey import Survey, survey
+from crossfold_trainer.values import PatchCheck, Range, ValueCheck, decode, ranges_of
 
-CONFIG, METADATA, ARRAYS, LABELS = "config.toml", "metadata.parquet", "data.zarr", "labels.geojson"
+log = logging.getLogger("crossfold_trainer.data")
+
 ZARR_REQUESTS = 64
 """Requests in flight of one read through zarr."""
 
@@ -59,6 +61,8 @@ class DataSet:
     ignored: Mapping[int, int]
     """Row -> pixels that are ignored for a value that is NaN or infinite; of the patches that were read so far."""
     reader: Reader
+    warnings: tuple[str, ...] = ()
+    """What may be wrong with it."""
 
     def __len__(self) -> int:
         """N."""
@@ -85,18 +89,10 @@ class DataSet:
         return Patches(decode(x, self.reader.scaling, self.ranges), y)
 
 
-class _Facts(NamedTuple):
-    """What an array's metadata say of it."""
-
-    shape: tuple[int, ...]
-    dtype: "np.dtype[Any] | None"
-    """Of its values; None: a kind that numpy has no name for."""
-    chunks: tuple[int, ...]
-    """Shape of a chunk (of a shard where there are shards)."""
-
-
 def open_dataset(spec: DataSpec, bands: Sequence[str] | None, check: PatchCheck | None = None) -> DataSet:
     """Open a data set and check that its parts belong together.
+
+    What needs the pixels is checked when they are read. `check.check_dataset` checks all of it at once.
 
     Args:
         spec: where it is.
@@ -105,103 +101,43 @@ def open_dataset(spec: DataSpec, bands: Sequence[str] | None, check: PatchCheck 
             refused.
 
     Raises:
-        ConfigError: it is missing, may not be read, or its parts do not fit each other.
+        ConfigError: it is missing, may not be read, or its parts do not fit each other: all that is wrong.
         StoreError: the storage does not answer.
     """
     store = open_store(spec, "data")
-    raw_config = _need(store, CONFIG)
-    with ThreadPoolExecutor(3, thread_name_prefix="open") as pool:
-        reading_metadata = pool.submit(_need, store, METADATA)
-        reading_x, reading_y = (pool.submit(_array, store, name) for name in ("x", "y"))
-        section = _section(raw_config)
-        known = _bands(section)
-        raw_metadata, x, y = reading_metadata.result(), reading_x.result(), reading_y.result()
-    try:
-        labels = labels_from(section.get("classes"))
-    except ValueError as error:
-        raise ConfigError("data.uri", f"config.toml: {error}") from None
-    metadata = _metadata(raw_metadata)
-    facts = {"x": _facts(x), "y": _facts(y)}
-    dtype = _check_arrays(facts["x"], facts["y"], len(known), len(metadata.empty))
+    seen = survey(store)
+    config, metadata = seen.config, seen.table.metadata if seen.table else None
+    known = config.bands or ()
     chosen = tuple(known if bands is None else bands)
-    unknown = [band for band in chosen if band not in known]
-    if unknown:
-        raise ConfigError(
-            "hyperparameters.bands", f"the data set has no band {', '.join(unknown)}; it has {', '.join(known)}"
-        )
-    ranges = ranges_of(spec.scale, dtype, known, chosen)
-    columns = [known.index(band) for band in chosen]
-    entries = list_objects(store, f"{ARRAYS}/", _marks(facts, {"x": x, "y": y}))
-    shapes = json.dumps({name: found.shape for name, found in facts.items()}, sort_keys=True).encode()
-    x_layout, y_layout = parse(f"{ARRAYS}/x", x), parse(f"{ARRAYS}/y", y)
-    digest = digest_of((raw_config, raw_metadata, shapes), entries)
-    inventory, cache = Inventory(entries), _cache(spec, digest)
-    chunks = None if x_layout is None or y_layout is None else (x_layout, y_layout)
+    ranges, wrong = read_ranges(spec, seen, known, chosen)
+    refuse([*seen.findings, *(check_bands(known, chosen) if known else ()), *wrong])
+    if not (config.bands and config.labels and metadata and seen.x and seen.y):
+        raise AssertionError("what is not there was refused")
     values = ValueCheck(
         len(metadata.empty),
         chosen,
-        (dtype, None) if chunks is None else (chunks[0].dtype, chunks[0].scaling),
+        stored_as(seen),
         ranges=ranges,
         non_finite=spec.non_finite,
-        ignore=labels.ignore,
+        ignore=config.labels.ignore,
     )
-    check = check or _both(_label_check(labels), values)
-    reader: Reader
-    if chunks is not None:
-        reader = ChunkReader(store, inventory, *chunks, columns=columns, check=check, cache=cache)
-    else:
-        reader = _zarr_reader(store, columns, check, (cache, inventory) if cache is not None else None)
     return DataSet(
         bands=chosen,
         metadata=metadata,
-        digest=digest,
-        shape=(facts["x"].shape[2], facts["x"].shape[3]),
-        labels=labels,
+        digest=seen.digest,
+        shape=(seen.x.shape[2], seen.x.shape[3]),
+        labels=config.labels,
         ranges=ranges,
         ignored=values.ignored,
-        reader=reader,
+        reader=reader_of(
+            store,
+            seen,
+            [config.bands.index(band) for band in chosen],
+            check or _both(label_check(config.labels, metadata), values),
+            _cache(spec, seen.digest),
+        ),
+        warnings=tuple(map(str, warnings(seen.findings))),
     )
-
-
-def _array(store: Store, name: str) -> dict[str, Any]:
-    """The metadata document of an array: zarr.json (zarr 3) or .zarray (zarr 2)."""
-    path = f"{ARRAYS}/{name}"
-    for document in ("zarr.json", ".zarray"):
-        raw = store.read(f"{path}/{document}")
-        if raw is None:
-            continue
-        try:
-            content = json.loads(raw)
-        except ValueError as error:
-            raise ConfigError("data.uri", f"{store.uri}/{path}/{document} cannot be read: {error}") from None
-        if isinstance(content, dict):
-            return content
-    raise ConfigError(
-        "data.uri",
-        f"{store.uri}/{ARRAYS} has no readable arrays x and y: there is no {name}/zarr.json or {name}/.zarray",
-    )
-
-
-def _facts(document: dict[str, Any]) -> _Facts:
-    grid = document.get("chunk_grid")
-    chunks = grid.get("configuration", {}).get("chunk_shape") if isinstance(grid, dict) else document.get("chunks")
-    try:
-        dtype = np.dtype(document.get("data_type", document.get("dtype")))
-    except TypeError:
-        dtype = None
-    return _Facts(tuple(document.get("shape") or ()), dtype, tuple(chunks or ()))
-
-
-def _marks(facts: dict[str, _Facts], documents: dict[str, dict[str, Any]]) -> list[str]:
-    """Where to cut the listing of the arrays' objects."""
-    arrays = []
-    for name, (shape, _, chunks) in facts.items():
-        keys = documents[name].get("chunk_key_encoding", {"name": "v2"})
-        inside = f"c{keys.get('configuration', {}).get('separator', '/')}" if keys.get("name") == "default" else ""
-        counts = [-(-n // max(1, chunk)) for n, chunk in zip(shape, chunks, strict=False)]
-        if counts:
-            arrays.append((f"{ARRAYS}/{name}/{inside}", counts[0], int(np.prod(counts))))
-    return marks(arrays)
 
 
 def _cache(spec: DataSpec, digest: str) -> DiskCache | None:
@@ -211,8 +147,72 @@ def _cache(spec: DataSpec, digest: str) -> DiskCache | None:
     return DiskCache(folder, digest, spec.cache.limit_bytes)
 
 
+def read_ranges(
+    spec: DataSpec, seen: Survey, known: Sequence[str], chosen: Sequence[str]
+) -> tuple[tuple[Range, ...], list[Finding]]:
+    """What the values of each band that is read range over, and what is wrong with what is said of it.
+
+    Args:
+        spec: says it.
+        seen: what is known of the data set.
+        known: its bands.
+        chosen: those that are read.
+
+    Returns:
+        The ranges; endless ones where they are not rightly said.
+    """
+    endless = (Range(-np.inf, np.inf),) * len(chosen)
+    if not (seen.x and seen.x.sound and seen.x.dtype):
+        return endless, []
+    try:
+        return ranges_of(spec.scale, seen.x.dtype, known, chosen), []
+    except ConfigError as wrong:
+        return endless, [error(seen.x.path, wrong.problem, field=wrong.field)]
+
+
+def stored_as(seen: Survey) -> tuple[np.dtype[Any], Scaling | None]:
+    """The type in which x is read, and what its numbers mean where that is not what they are."""
+    x, y = _layouts(seen)
+    if x is not None and y is not None:
+        return x.dtype, x.scaling
+    return np.dtype(seen.x.dtype if seen.x else None), None
+
+
+def _layouts(seen: Survey) -> tuple[Layout | None, Layout | None]:
+    x, y = (parse(array.path, array.document) if array else None for array in (seen.x, seen.y))
+    return x, y
+
+
+def reader_of(
+    store: Store, seen: Survey, columns: Sequence[int], check: PatchCheck, cache: DiskCache | None = None
+) -> Reader:
+    """The reader of a data set whose arrays are sound.
+
+    Args:
+        store: holds it.
+        seen: what is known of it.
+        columns: the bands to read, in their order, as positions in x.
+        check: called with each patch that is read.
+        cache: keeps the chunks that are fetched.
+
+    Raises:
+        ConfigError: zarr cannot read the arrays.
+    """
+    if seen.x is None or seen.y is None:
+        raise ValueError("there is nothing to read")
+    inventory = Inventory(seen.entries)
+    x, y = _layouts(seen)
+    if x is not None and y is not None:
+        return ChunkReader(store, inventory, x, y, columns=columns, check=check, cache=cache)
+    return _zarr_reader(store, (seen.x, seen.y), columns, check, (cache, inventory) if cache is not None else None)
+
+
 def _zarr_reader(
-    store: Store, columns: Sequence[int], check: PatchCheck, cached: tuple[DiskCache, Inventory] | None
+    store: Store,
+    arrays: tuple[Array, Array],
+    columns: Sequence[int],
+    check: PatchCheck,
+    cached: tuple[DiskCache, Inventory] | None,
 ) -> Reader:
     import zarr  # noqa: PLC0415 - most data sets are read without it
 
@@ -222,12 +222,18 @@ def _zarr_reader(
         from crossfold_trainer.zarr_cache import CachedStore  # noqa: PLC0415
 
         objects = CachedStore(objects, *cached)
+
+    def opened(array: Array) -> Any:
+        # Not through their group, whose consolidated metadata may be older than the arrays.
+        version = array.document.get("zarr_format")
+        return store.attempt(
+            lambda: zarr.open_array(objects, path=array.path, mode="r", zarr_format=version), array.path
+        )
+
     try:
-        group = store.attempt(lambda: zarr.open_group(objects, path=ARRAYS, mode="r"), ARRAYS)
-        x: Any = store.attempt(lambda: group["x"], ARRAYS)
-        y: Any = store.attempt(lambda: group["y"], ARRAYS)
-    except (FileNotFoundError, KeyError, ValueError) as error:
-        raise ConfigError("data.uri", f"{store.uri}/{ARRAYS} has no readable arrays x and y: {error}") from None
+        x, y = map(opened, arrays)
+    except (FileNotFoundError, KeyError, TypeError, ValueError) as broken:
+        raise ConfigError("data.uri", f"{store.uri}/{ARRAYS} has no readable arrays x and y: {broken}") from None
     return ZarrReader(store, x, y, columns=columns, check=check)
 
 
@@ -239,115 +245,27 @@ def _both(one: PatchCheck, other: PatchCheck) -> PatchCheck:
     return check
 
 
-def _label_check(labels: Labels) -> PatchCheck:
-    """Refuses labels that are none of the data set's."""
-    n, ignore = len(labels.names), labels.ignore
-    allowed = np.zeros(256, np.bool_)
-    allowed[:n] = allowed[ignore] = True
-    highest = n if ignore == n else n - 1
+def label_check(labels: Labels, metadata: Metadata) -> PatchCheck:
+    """Refuses labels of a patch that are none of the data set's, or that `empty` contradicts.
+
+    The latter is looked at once a patch. With several classes it is a warning in the log, once.
+    """
+    known, highest = labels.known(), len(labels.names) - (labels.ignore != len(labels.names))
+    looked = np.zeros(len(metadata.empty), np.bool_)
+    warned: list[str] = []
 
     def check(row: int, _: Raw, mask: NDArray[np.uint8]) -> None:
-        if mask.max(initial=0) <= highest:
-            return
-        wrong = mask[~allowed[mask]]
-        if len(wrong):
-            listed = "0 (no), 1 (yes)" if labels.binary else f"0 to {n - 1}"
-            raise ConfigError(
-                "data.uri",
-                f"patch {row} has the label {wrong[0]}; labels are {listed} and {ignore} (ignore): correct y",
-            )
+        if mask.max(initial=0) > highest:
+            wrong = mask[~known[mask]]
+            if len(wrong):
+                refuse(check_labels(labels, {int(wrong[0]): [row]}))
+        if not looked[row]:
+            looked[row] = True
+            positive = np.array([labels.positive(mask).any()])
+            found = check_empty(labels, metadata.empty, np.array([row]), positive)
+            refuse(found)
+            if found and not warned:
+                warned.append(str(found[0]))
+                log.warning("warning: %s (said once; `crossfold data check` counts such patches)", found[0])
 
     return check
-
-
-def _need(store: Store, path: str) -> bytes:
-    content = store.read(path)
-    if content is None:
-        raise ConfigError(
-            "data.uri",
-            f"{store.uri}/{path} does not exist: data.uri must be the folder that holds config.toml, metadata.parquet"
-            f" and {ARRAYS}",
-        )
-    return content
-
-
-def _section(raw: bytes) -> dict[str, Any]:
-    try:
-        content = tomllib.loads(raw.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError("data.uri", f"config.toml cannot be read: {error}") from None
-    section = content.get("darts")
-    if not isinstance(section, dict):
-        raise ConfigError("data.uri", "config.toml has no table [darts]")
-    missing = [name for name in ("bands", "patch_size") if name not in section]
-    if missing:
-        raise ConfigError("data.uri", f"config.toml has no {' and no '.join(missing)} in [darts]")
-    return section
-
-
-def _bands(section: dict[str, Any]) -> list[str]:
-    bands = section["bands"]
-    if not isinstance(bands, list) or not bands or not all(isinstance(band, str) for band in bands):
-        raise ConfigError("data.uri", f"bands in config.toml must be a list of names, not {bands!r}")
-    if len(set(bands)) != len(bands):
-        raise ConfigError("data.uri", f"bands in config.toml must be distinct: {', '.join(bands)}")
-    return bands
-
-
-def _metadata(raw: bytes) -> Metadata:
-    import pyarrow as pa  # noqa: PLC0415 - a repeated result needs no parquet
-    from pyarrow import parquet  # noqa: PLC0415
-
-    try:
-        file = parquet.ParquetFile(io.BytesIO(raw))  # read_table would import pyarrow's data sets too
-        schema = file.schema_arrow
-        wanted = [name for name in ("sample_id", "region", "empty", "geometry") if name in schema.names]
-        table = file.read(columns=wanted)
-    except (pa.ArrowException, OSError) as error:
-        raise ConfigError("data.uri", f"metadata.parquet cannot be read: {error}") from None
-    if "empty" not in wanted:
-        raise ConfigError("data.uri", f"metadata.parquet has no column empty; it has {', '.join(schema.names)}")
-    empty = table["empty"]
-    if empty.null_count or not (pa.types.is_boolean(empty.type) or pa.types.is_integer(empty.type)):
-        raise ConfigError(
-            "data.uri",
-            f"column empty of metadata.parquet must be true or false in every row; it is {empty.type} with"
-            f" {empty.null_count} missing",
-        )
-
-    def names(column: str) -> NDArray[np.str_] | None:
-        if column not in wanted:
-            return None
-        return np.array(["" if value is None else str(value) for value in table[column].to_pylist()], dtype=np.str_)
-
-    flags = np.array(empty.to_pylist(), dtype=np.bool_)
-    outlines = None
-    if "geometry" in wanted and (
-        pa.types.is_binary(table["geometry"].type) or pa.types.is_large_binary(table["geometry"].type)
-    ):
-        outlines = tuple(table["geometry"].to_pylist())
-    return Metadata(empty=flags, region=names("region"), sample_id=names("sample_id"), outlines=outlines)
-
-
-def _check_arrays(x: _Facts, y: _Facts, n_bands: int, n_rows: int) -> "np.dtype[Any]":
-    """The type of x, once both arrays are what they must be."""
-    for name, array, dtypes, axes in (
-        ("x", x, ("float32", *INTEGERS), "(N, C, H, W)"),
-        ("y", y, ("uint8",), "(N, H, W)"),
-    ):
-        if len(array.shape) != axes.count(",") + 1 or array.dtype is None or array.dtype.name not in dtypes:
-            got = f"{array.dtype} {array.shape}" if array.shape else "a group"
-            raise ConfigError("data.uri", f"{ARRAYS}/{name} must be {' or '.join(dtypes)} {axes}, not {got}")
-    if not x.shape[0] == y.shape[0] == n_rows:
-        raise ConfigError(
-            "data.uri",
-            f"x has {x.shape[0]} patches, y has {y.shape[0]} and metadata.parquet has {n_rows} rows: they must be the"
-            " same patches, so write the data set again",
-        )
-    if n_rows == 0:
-        raise ConfigError("data.uri", "the data set has no patches")
-    if x.shape[1] != n_bands:
-        raise ConfigError("data.uri", f"x has {x.shape[1]} bands, config.toml names {n_bands}")
-    if x.shape[2:] != y.shape[1:]:
-        raise ConfigError("data.uri", f"x has patches of {x.shape[2:]} pixels, y of {y.shape[1:]}")
-    return np.dtype(x.dtype)

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 MAX_CLASSES = 255
 
 
@@ -20,6 +23,21 @@ class Labels:
     def outputs(self) -> int:
         """Logits that a model has for each pixel."""
         return 1 if self.binary else len(self.names)
+
+    def positive(self, y: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Which labels say that there is something: 1, or a class above 0."""
+        return (y == 1) if self.binary else (y > 0) & (y < len(self.names))
+
+    def known(self) -> NDArray[np.bool_]:
+        """Whether each of the 256 values is a label, `ignore` among them."""
+        known = np.zeros(256, np.bool_)
+        known[: len(self.names)] = known[self.ignore] = True
+        return known
+
+    @property
+    def listed(self) -> str:
+        """The labels in words, `ignore` left out."""
+        return "0 (no), 1 (yes)" if self.binary else f"0 to {len(self.names) - 1}"
 
 
 BINARY = Labels(("no", "yes"), ignore=2, binary=True)

@@ -32,7 +32,10 @@ REGION_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Metadata:
-    """The columns of metadata.parquet that are used, one value a patch; splits depend on all but the outlines."""
+    """The columns of metadata.parquet that are used, one value a patch, in the order of the patches.
+
+    Splits depend on all but the outlines. A name is empty where a patch has none.
+    """
 
     empty: NDArray[np.bool_]
     """No pixel of the patch is 1."""
@@ -40,6 +43,15 @@ class Metadata:
     sample_id: NDArray[np.str_] | None = None
     outlines: tuple[bytes | None, ...] | None = None
     """Where patches lie (column geometry, well-known binary)."""
+
+    def take(self, rows: Index) -> "Metadata":
+        """The metadata of these rows, in this order."""
+        return Metadata(
+            empty=self.empty[rows],
+            region=None if self.region is None else self.region[rows],
+            sample_id=None if self.sample_id is None else self.sample_id[rows],
+            outlines=None if self.outlines is None else tuple(self.outlines[row] for row in rows),
+        )
 
 
 @dataclass(frozen=True)
@@ -72,13 +84,7 @@ def make_splits(metadata: Metadata, config: RunConfig, batch_size: int) -> Split
     """
     rows = _subsample(len(metadata.empty), config.data)
     train_part, test = _split_test(metadata, rows, config.data.split)
-    positive = ~metadata.empty[train_part]
-    groups = None
-    if config.fold_method in (FoldMethod.REGION, FoldMethod.REGION_STRATIFIED):
-        groups = _column(metadata, "region", f"foldMethod {config.fold_method}")[train_part]
-    check_folds(positive, groups, config.fold_method, config.folds)
-    folds = fold_indices(positive, groups, config.fold_method, config.folds, config.seed)
-    warnings = _check_positives(folds, positive, config.fold_method)
+    folds, warnings = cut_folds(metadata, train_part, config.fold_method, config.folds, config.seed)
     train, val = folds[config.fold]
     if len(train) < batch_size:
         raise ConfigError(
@@ -86,7 +92,30 @@ def make_splits(metadata: Metadata, config: RunConfig, batch_size: int) -> Split
             f"the train part of fold {config.fold} has {len(train)} patches, fewer than one batch of {batch_size}:"
             " lower batch_size or trainer.accumulateGradBatches, or use more data",
         )
-    return Splits(train_part[train], train_part[val], test, tuple(warnings))
+    return Splits(train, val, test, tuple(warnings))
+
+
+def cut_folds(metadata: Metadata, rows: Index, method: FoldMethod, n: int, seed: int) -> tuple[list[Fold], list[str]]:
+    """Cut some patches into folds, and say what is doubtful about them.
+
+    Args:
+        metadata: of all patches.
+        rows: the patches to cut, ascending.
+        method: the splitter.
+        n: number of folds.
+        seed: of the methods that shuffle.
+
+    Raises:
+        ConfigError: they cannot be cut so, or could not be trained or scored on.
+    """
+    positive = ~metadata.empty[rows]
+    groups = None
+    if method in (FoldMethod.REGION, FoldMethod.REGION_STRATIFIED):
+        groups = _column(metadata, "region", f"foldMethod {method}")[rows]
+    check_folds(positive, groups, method, n)
+    folds = fold_indices(positive, groups, method, n, seed)
+    warnings = _check_positives(folds, positive, method)
+    return [(rows[train], rows[val]) for train, val in folds], warnings
 
 
 def check_folds(positive: NDArray[np.bool_], groups: NDArray[np.str_] | None, method: FoldMethod, n: int) -> None:
@@ -193,6 +222,13 @@ def _column(metadata: Metadata, name: str, user: str) -> NDArray[np.str_]:
     column: NDArray[np.str_] | None = getattr(metadata, name)
     if column is None:
         raise ConfigError("data.uri", f"metadata.parquet has no column {name}, which {user} needs")
+    without = np.flatnonzero(column == "")
+    if len(without):
+        raise ConfigError(
+            "data.uri",
+            f"{user} needs a {name} of each patch, and metadata.parquet has none for {len(without)} of {len(column)}"
+            f" (patches {_some([str(row) for row in without], 5)}): fill the column, or use another method",
+        )
     return column
 
 

@@ -220,15 +220,10 @@ class ValueCheck:
         self._fine[row] = not self._mend(row, x, y)
 
     def _judge(self, row: int, found: Sequence[BandValues]) -> None:
-        if self._refuse and any(band.non_finite for band in found):
-            counts = [band.non_finite for band in found]
-            raise ConfigError(
-                "data.uri",
-                f"{_non_finite(row, self._bands, counts, found[0].pixels)}: correct x, or set data.nonFinite to Ignore,"
-                f" which makes such values 0 and the labels of their pixels {self._ignore} (ignore)",
-            )
-        if any(band.outside for band in found):
-            raise ConfigError("data.scale", _outside(row, self._bands, found, self._ranges, self._ignore))
+        if self._refuse and (text := non_finite(f"patch {row}", self._bands, found)):
+            raise ConfigError("data.uri", f"{text}: {non_finite_remedy(self._ignore)}")
+        if text := outside(f"patch {row}", self._bands, found, self._ranges):
+            raise ConfigError("data.scale", f"{text}: {outside_remedy(found, self._ranges, self._ignore)}")
 
     def _mend(self, row: int, x: Raw, y: NDArray[np.uint8]) -> bool:
         """Ignore what is no number; whether there is any."""
@@ -242,8 +237,8 @@ class ValueCheck:
         np.copyto(x, self._zero, where=wrong)
         y[pixels] = self._ignore
         if not self.ignored:
-            counts = np.count_nonzero(wrong, axis=(1, 2))
-            log.warning("%s; they are ignored (data.nonFinite)", _non_finite(row, self._bands, counts, pixels.size))
+            found = [BandValues(pixels.size, int(np.count_nonzero(band)), 0) for band in wrong]
+            log.warning("%s; they are ignored (data.nonFinite)", non_finite(f"patch {row}", self._bands, found))
         self.ignored[row] = n
         return True
 
@@ -286,26 +281,65 @@ def _stored_limits(dtype: np.dtype[Any], scaling: Scaling | None, band: Range) -
     return (within.min(), within.max()) if within.size else (1, 0)
 
 
-def _non_finite(row: int, bands: Sequence[str], counts: "Sequence[int] | NDArray[np.intp]", pixels: int) -> str:
-    parts = [f"{n} of {pixels} pixels in band {name}" for name, n in zip(bands, counts, strict=True) if n]
-    return f"patch {row} has NaN or infinite values: {_listed(parts)}"
+def non_finite(subject: str, bands: Sequence[str], found: Sequence[BandValues]) -> str:
+    """How many values are NaN or infinite, band by band; empty: none.
+
+    Args:
+        subject: whose values they are, such as ``patch 3``.
+        bands: names of the k bands.
+        found: the values of each.
+    """
+    parts = [
+        f"{band.non_finite} of {band.pixels} pixels in band {name}"
+        for name, band in zip(bands, found, strict=True)
+        if band.non_finite
+    ]
+    return f"{subject} has NaN or infinite values: {_listed(parts)}" if parts else ""
 
 
-def _outside(row: int, bands: Sequence[str], found: Sequence[BandValues], ranges: Sequence[Range], ignore: int) -> str:
-    off = [(name, band, each) for name, band, each in zip(bands, found, ranges, strict=True) if band.outside]
+def non_finite_remedy(ignore: int) -> str:
+    """What to do about such values, where `ignore` is the label of pixels that count nowhere."""
+    return (
+        "correct x, or set data.nonFinite to Ignore, which makes such values 0 and the labels of their pixels"
+        f" {ignore} (ignore)"
+    )
+
+
+def outside(subject: str, bands: Sequence[str], found: Sequence[BandValues], ranges: Sequence[Range]) -> str:
+    """How many values are out of range, band by band; empty: none.
+
+    Args:
+        subject: whose values they are, such as ``patch 3``.
+        bands: names of the k bands.
+        found: the values of each.
+        ranges: of each.
+    """
     parts = [
         f"band {name} has {band.least:g} to {band.greatest:g}, {band.outside / band.pixels:.2%} of its pixels outside"
         f" [{each.low:g}, {each.high:g}]"
-        for name, band, each in off
+        for name, band, each in zip(bands, found, ranges, strict=True)
+        if band.outside
     ]
-    least, greatest = min(band.least for _, band, _ in off), max(band.greatest for _, band, _ in off)
+    return f"{subject} has values out of range: {_listed(parts)}" if parts else ""
+
+
+def outside_remedy(found: Sequence[BandValues], ranges: Sequence[Range], ignore: int) -> str:
+    """What to do about values that are out of range.
+
+    Args:
+        found: the values of the k bands, some of which are outside.
+        ranges: of the bands.
+        ignore: the label of pixels that count nowhere.
+    """
+    off = [(band, each) for band, each in zip(found, ranges, strict=True) if band.outside]
+    least, greatest = min(band.least for band, _ in off), max(band.greatest for band, _ in off)
     if is_unit(ranges):
         remedy = f"say with data.scale what x ranges over, such as {_suggested(least, greatest)}, or correct x"
     else:
         remedy = "let data.scale hold all values of these bands, or correct x"
-    if least < min(each.allowed[0] for _, _, each in off):
+    if least < min(each.allowed[0] for _, each in off):
         remedy += f"; where a value stands for no data, write 0 and the label {ignore} (ignore)"
-    return f"patch {row} has values out of range: {_listed(parts)}: {remedy}"
+    return remedy
 
 
 def _suggested(least: float, greatest: float) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from crossfold_cli.asjson import as_json
 from crossfold_cli.errors import UsageError
 from crossfold_cli.explain import source, story, words
 from crossfold_cli.explain.past import Past, Seen, past_of
@@ -49,7 +50,7 @@ def explain(
         raise UsageError(f"Tune {name} cannot be read: it is of another version", problems.of_error(error)) from error
     told = story.tune_story(past) if trial is None else story.trial_story(past, _trial(past, trial))
     if output == "json":
-        return json.dumps(story.as_json(told), indent=2, ensure_ascii=False), where
+        return json.dumps(as_json(told), indent=2, ensure_ascii=False), where
     return "\n".join(words.of_tune(told) if isinstance(told, story.TuneStory) else words.of_trial(told)), where
 
 

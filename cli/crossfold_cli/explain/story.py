@@ -1,7 +1,7 @@
 """The story of a Tune and of a trial: what was decided, why, by which numbers. Pure: past -> plain values."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -174,26 +174,6 @@ def tune_story(past: Past) -> TuneStory:
         comparison=None if leader is None else _comparison(past, leader, order[1:]),
         others=_others(past),
     )
-
-
-def as_json(value: Any) -> Any:
-    """A story as JSON has it: fields in camelCase, data as it is, times in ISO 8601."""
-    if is_dataclass(value):
-        return {_camel(part.name): as_json(getattr(value, part.name)) for part in fields(value)}
-    match value:
-        case dict():
-            return {name: as_json(item) for name, item in value.items()}
-        case list() | tuple():
-            return [as_json(item) for item in value]
-        case datetime():
-            return value.isoformat()
-        case _:
-            return value
-
-
-def _camel(name: str) -> str:
-    head, *rest = name.split("_")
-    return head + "".join(part.capitalize() for part in rest)
 
 
 def _known_when(past: Past, seen: Seen) -> list[Trial]:

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from crossfold_cli.main import app
 from crossfold_trainer import gather, inventory
 from crossfold_trainer.__main__ import run_to_exit
 from crossfold_trainer.artifacts import CONFIG, open_run_folder, read_result
@@ -221,6 +223,21 @@ def test_a_listing_in_parts_is_the_listing(
     digest = open_dataset(config_on(servers).data, None).digest
     monkeypatch.setattr(inventory, "PAGE", 1000)
     assert open_dataset(config_on(servers).data, None).digest == digest
+
+
+def test_a_data_set_is_checked_from_a_workstation(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials come from the environment there."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEYS["data"][0])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", KEYS["data"][1])
+    monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
+    command = ["data", "check", "s3://bucket-d/tiny", "--endpoint", servers.data, "--region", "eu-north-1"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert "pixels of 24 patches read" in done.output
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 2
+    assert "SignatureDoesNotMatch" in done.stderr
 
 
 def test_anonymous_sends_no_key(servers: Servers, credentials: Path) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from crossfold_cli.asjson import as_json
 from crossfold_cli.errors import UsageError
 from crossfold_cli.explain import command, source, words
 from crossfold_cli.explain.asking import STARTUP
 from crossfold_cli.explain.past import Past, past_of
-from crossfold_cli.explain.story import as_json, trial_story, tune_story
+from crossfold_cli.explain.story import trial_story, tune_story
 from crossfold_cli.main import app
 from crossfold_operator.names import PLURALS, Kind
 from crossfold_operator.reconcile import tune as reconcile_tune

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from crossfold_cli.asjson import as_json
 from crossfold_cli.explain import words
 from crossfold_cli.explain.inside import inside
 from crossfold_cli.explain.past import Past, Seen, past_of
-from crossfold_cli.explain.story import as_json, trial_story
+from crossfold_cli.explain.story import trial_story
 from crossfold_operator.names import Kind
 from crossfold_operator.plan import pruning as plan_pruning
 from crossfold_operator.search.pruning import Verdict, text

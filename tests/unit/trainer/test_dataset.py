@@ -1,5 +1,6 @@
 """A data set written anew: what plain zarr makes of it, what a trainer makes of it, and what is refused."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,13 @@ def test_values_that_are_not_in_0_to_1_are_written_as_they_are_read(tmp_path: Pa
     assert np.abs(got.x - np.nan_to_num(x / 10_000).clip(0, 1)).max() <= 1 / 131070 + 1e-7
     assert got.y[3, 2, 2] == 2
     assert main([str(source), str(tmp_path / "u"), "--scale", "0", "9000", "--non-finite", "Ignore"]) == 2
+
+
+def test_what_may_be_wrong_with_the_source_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = write_dataset(tmp_path / "d")
+    shutil.rmtree(folder / "data.zarr/x/c/3")
+    rewrite(DataSpec(uri=str(folder)), ArtifactsSpec(uri=str(tmp_path / "t")))
+    assert "3 of 72 chunks of data.zarr/x are not there" in caplog.text
 
 
 def test_what_was_cut_off_is_begun_anew(source: Path, tmp_path: Path) -> None:

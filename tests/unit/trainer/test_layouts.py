@@ -70,7 +70,7 @@ def written(folder: Path, case: Case) -> zarr.Group:
     group = zarr.open_group(folder / "data.zarr", mode="r")
     parts = {name: np.asarray(group[name]) for name in ("x", "y")}
     parts["x"][7] = parts["x"][11, 1] = 0  # a patch and a band that leave no chunk behind
-    parts["y"][9] = 0
+    parts["y"][8] = 0  # an empty one
     group = zarr.open_group(folder / "data.zarr", mode="w", zarr_format=case.zarr_format)
     for name, settings in (("x", case.x), ("y", {"chunks": (1, SIDE, SIDE)} | case.y)):
         array = parts[name]
@@ -82,7 +82,7 @@ def written(folder: Path, case: Case) -> zarr.Group:
 def test_reads_what_zarr_reads(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     group = written(tmp_path / "d", case)
     x, y = np.asarray(group["x"]), np.asarray(group["y"])
-    rows = np.array([5, 0, 23, 7, 11, 9, 5])
+    rows = np.array([5, 0, 23, 7, 11, 8, 5])
     for bands in (None, ["nir", "red"], ["green"]):
         columns = [BANDS.index(band) for band in bands or BANDS]
         data = open_dataset(DataSpec(uri=str(tmp_path / "d")), bands)

@@ -6,6 +6,7 @@ holds a whole patch, or one band of it for searches over bands. y is copied. Chu
 bit-shuffled). That is half the bytes and, with whole patches, two requests for a patch instead of one for each band.
 """
 
+import logging
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -14,9 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from crossfold_trainer.contract.data import ArtifactsSpec, DataSpec
-from crossfold_trainer.data import ARRAYS, CONFIG, LABELS, METADATA, DataSet, Patches, open_dataset
+from crossfold_trainer.data import DataSet, Patches, open_dataset
+from crossfold_trainer.documents import ARRAYS, CONFIG, LABELS, METADATA
 from crossfold_trainer.errors import ConfigError
 from crossfold_trainer.store import Store, open_store
+
+log = logging.getLogger(__name__)
 
 SCALE = 65535
 BLOCK_BYTES = 64 * 2**20
@@ -57,6 +61,8 @@ def rewrite(
         StoreError: one of the stores does not answer as it should.
     """
     data = open_dataset(source, None)
+    for text in data.warnings:
+        log.warning("warning: %s", text)
     store = open_store(target, "artifacts")
     if store.read(CONFIG) is not None:
         raise ConfigError("target", f"{target.uri} holds a data set already: remove it, or choose another place")
