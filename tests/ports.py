@@ -18,7 +18,8 @@ _held: list[socket.socket] = []
 
 def own_port() -> int:
     """A port of this machine that nobody listens on and no other test gets until this process ends."""
-    for port in random.sample(range(LOWEST, HIGHEST + 1), 1000):
+    candidates = range(LOWEST, HIGHEST + 1)
+    for port in random.sample(candidates, len(candidates)):
         # A name in the kernel's memory: it is this process's alone, and gone when the process is.
         name = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:

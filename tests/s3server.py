@@ -12,7 +12,6 @@ from tests.ports import own_port
 from tests.waiting import PATIENCE_S
 
 
-
 @contextlib.contextmanager
 def s3_server(root: Path, access: str, secret: str, region: str) -> Iterator[str]:
     """Serve a folder (its subfolders are the buckets) and yield the endpoint.

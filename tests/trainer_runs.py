@@ -21,7 +21,6 @@ from crossfold_trainer.interrupt import Interrupt
 from crossfold_trainer.tracking import LogText
 from tests.trainer_data import run_config, write_dataset
 
-
 HELD = Path(__file__).parent / "component" / "trainer" / "held"
 
 

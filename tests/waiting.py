@@ -33,7 +33,7 @@ def eventually(condition: Callable[[], T], what: str, seconds: float = PATIENCE_
 async def until(condition: Callable[[], T], what: str, seconds: float = PATIENCE_S) -> T:
     """The same as ``eventually`` on an event loop, which goes on meanwhile."""
     pauses = _pauses(what, seconds)
-    while not (found := condition()):
+    while not (found := condition()):  # noqa: ASYNC110 -- conditions are of many kinds
         await asyncio.sleep(next(pauses))
     return found
 

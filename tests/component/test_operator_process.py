@@ -179,7 +179,9 @@ def test_one_works_and_another_takes_over(control_plane: ControlPlane, space: st
         first.process.send_signal(signal.SIGTERM)
         eventually(lambda: second.says("working"), "a graceful takeover")
         # The first gave the Lease up: the second did not wait for its end. tests/unit/test_leader.py has the exact times.
-        before, between, after = eventually(lambda: len(found := seen()[:3]) == 3 and found, "three states of the Lease")
+        before, between, after = eventually(
+            lambda: len(found := seen()[:3]) == 3 and found, "three states of the Lease"
+        )
         assert between == ""
         assert before != after
     third = start()

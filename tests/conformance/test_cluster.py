@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from crossfold_operator.cluster.base import Key, Obj, Refused, WarningEvent, key_of
+from crossfold_operator.cluster.base import Key, Obj, Refused, key_of
 from crossfold_operator.names import API_VERSION, LABEL_MANAGED_BY, Kind
 from tests.conformance.conftest import World
 from tests.waiting import until

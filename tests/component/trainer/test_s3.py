@@ -197,9 +197,12 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_wrong_address_is_refused(servers: Servers, side: str, change: dict[str, str], field: str, word: str) -> None:
-    with silent_port() as port, pytest.raises(ConfigError, match=word) as caught:
-        change = {key: value.replace("{port}", str(port)) for key, value in change.items()}
-        use(config_on(servers, **{side: change}), side)
+    with silent_port() as port:
+        config = config_on(
+            servers, **{side: {key: value.replace("{port}", str(port)) for key, value in change.items()}}
+        )
+        with pytest.raises(ConfigError, match=word) as caught:
+            use(config, side)
     assert caught.value.field == f"{side}.{field}"
 
 

@@ -102,7 +102,11 @@ def test_metrics_that_do_not_fit_are_left_out() -> None:
 
 def test_nobody_to_send_to_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[threading.Thread] = []
-    monkeypatch.setattr(threading.Thread, "start", lambda thread: started.append(thread))
+
+    def start(thread: threading.Thread) -> None:
+        started.append(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
     news = Live(None)
     news.give(report())
     assert not news.due
