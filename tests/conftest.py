@@ -1,7 +1,14 @@
 """What tests of all layers share: the cluster, a namespace of one's own, kubectl and helm."""
 
-import json
+# ruff: noqa: E402 -- what libraries are told must be there before they are loaded
 import os
+
+# Tests run side by side on few CPUs, and their matrices are small: libraries that start a thread for each CPU make a
+# test take ten times as long.
+for _library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+
+import json
 import shlex
 import shutil
 import subprocess
