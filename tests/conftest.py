@@ -1,15 +1,22 @@
 """What tests of all layers share: the cluster, a namespace of one's own, kubectl and helm."""
 
-import json
+# ruff: noqa: E402 -- what libraries are told must be there before they are loaded
 import os
+
+# Tests run side by side on few CPUs, and their matrices are small: libraries that start a thread for each CPU make a
+# test take ten times as long.
+for _library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+
+import json
 import shlex
 import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hypothesis
 import pytest
@@ -20,12 +27,31 @@ ROOT = Path(__file__).resolve().parent.parent
 ROUND = int(os.environ.get("CROSSFOLD_TEST_ROUND", "0"))
 """Which repetition this is: tests that draw at random draw otherwise in each (`make steady`)."""
 CHART = ROOT / "charts" / "crossfold"
+UP = 'type `make cluster-up` and `eval "$(python3 -m devcluster env)"`, or set KUBECONFIG to that of another cluster'
 
 # No example is timed: on a busy machine any of them may take long.
 hypothesis.settings.register_profile(
     "crossfold", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("crossfold")
+
+
+def lacking(what: str, remedy: str, environment: Mapping[str, str] = os.environ) -> NoReturn:
+    """Skip a test for want of something, and say what to type. In CI, where nothing may be missing, it fails.
+
+    Args:
+        what: what is missing.
+        remedy: what to type.
+        environment: CI in it is set, and neither empty nor "false", where tests decide whether a change lands.
+    """
+    if in_ci(environment):
+        pytest.fail(f"{what}, and in CI no test is skipped for that: {remedy}", pytrace=False)
+    pytest.skip(f"{what}: {remedy}")
+
+
+def in_ci(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether the tests decide whether a change lands."""
+    return environment.get("CI", "").lower() not in ("", "0", "false")
 
 
 def _devcluster_environment() -> dict[str, str]:
@@ -48,13 +74,15 @@ def cluster_environment() -> Iterator[dict[str, str]]:
     elif (ROOT / ".state" / "READY").exists():
         given = _devcluster_environment()
     else:
-        pytest.skip("no cluster: `make cluster-up`, or set KUBECONFIG")
+        lacking("there is no cluster", UP)
     before = dict(os.environ)
     os.environ.update(given)
     try:
+        if shutil.which("kubectl") is None:
+            lacking("there is no kubectl on the PATH", UP)
         probe = subprocess.run(["kubectl", "get", "--raw", "/readyz"], capture_output=True, text=True, check=False)
         if probe.returncode:
-            pytest.skip(f"the cluster does not answer: {probe.stderr.strip()[:300]}")
+            lacking(f"the cluster of {os.environ['KUBECONFIG']} does not answer ({probe.stderr.strip()[:300]})", UP)
         yield dict(os.environ)
     finally:
         os.environ.clear()
@@ -98,7 +126,7 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
     """A control plane without nodes for tests alone: no operator works there, and its API server may be killed."""
     programs = ROOT / ".state" / "bin"
     if not (programs / "kube-apiserver").exists():
-        pytest.skip("no programs of a control plane: `make cluster-up` builds them")
+        lacking("there are no programs of a control plane", "type `make cluster-up`, which builds them")
     plane = ControlPlane(programs, tmp_path_factory.mktemp("control-plane"))
     try:
         plane.up()
@@ -115,7 +143,7 @@ def helm() -> Path:
     """Path of helm; the dev cluster brings one."""
     found = shutil.which("helm", path=f"{ROOT / '.state' / 'bin'}:{os.environ.get('PATH', '')}")
     if found is None:
-        pytest.skip("no helm: `make cluster-up` brings one")
+        lacking("there is no helm", "type `make cluster-up`, which builds one")
     return Path(found)
 
 
@@ -153,5 +181,5 @@ def images(cluster_environment: dict[str, str]) -> dict[str, str]:
     """References of the images in the cluster, by name: operator and trainer."""
     record = ROOT / ".state" / "images.json"
     if not record.exists() or not record.read_text().strip():
-        pytest.skip("no images in the cluster: `make images`")
+        lacking("there are no images in the cluster", "type `make images`")
     return {name: image["reference"] for name, image in json.loads(record.read_text()).items()}

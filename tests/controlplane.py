@@ -1,11 +1,12 @@
 """A control plane without nodes, from the dev cluster's programs: etcd, API server, controller manager."""
 
 import os
-import socket
 import subprocess
 import time
 from pathlib import Path
 from typing import Any, Protocol
+
+from tests.ports import own_port
 
 _TOKEN = "test-admin"
 _KUBECONFIG = """\
@@ -24,26 +25,15 @@ class Kubectl(Protocol):
     def __call__(self, *args: str, stdin: str | dict[str, Any] | None = None, check: bool = True) -> str: ...
 
 
-def free_ports(number: int) -> list[int]:
-    """Ports of this machine that nobody listens on."""
-    sockets = [socket.socket() for _ in range(number)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
 class ControlPlane:
-    """One control plane on free ports of the loopback interface, in a folder."""
+    """One control plane on ports of its own of the loopback interface, in a folder."""
 
     kubectl: Kubectl
 
     def __init__(self, programs: Path, folder: Path) -> None:
         self._programs = programs
         self._folder = folder
-        self._etcd, self._peer, self._port = free_ports(3)
+        self._etcd, self._peer, self._port = own_port(), own_port(), own_port()
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self.url = f"https://127.0.0.1:{self._port}"
         self.kubeconfig = folder / "kubeconfig"

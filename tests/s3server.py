@@ -8,18 +8,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-START_S = 20.0
+from tests.ports import own_port
+from tests.waiting import PATIENCE_S
 
 
 @contextlib.contextmanager
-def s3_server(root: Path, access: str, secret: str, region: str, port: int = 0) -> Iterator[str]:
+def s3_server(root: Path, access: str, secret: str, region: str) -> Iterator[str]:
     """Serve a folder (its subfolders are the buckets) and yield the endpoint.
 
     The program is built on first use.
     """
     from devcluster.builds import S3, built
 
-    port = port or free_port()
+    port = own_port()
     root.mkdir(parents=True, exist_ok=True)
     command = [str(built(S3)), "--port", f"127.0.0.1:{port}", "--region", region, str(root)]
     environment = {**os.environ, "ROOT_ACCESS_KEY": access, "ROOT_SECRET_KEY": secret}
@@ -37,15 +38,8 @@ def s3_server(root: Path, access: str, secret: str, region: str, port: int = 0) 
         process.wait()
 
 
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _wait(port: int, process: "subprocess.Popen[bytes]") -> None:
-    end = time.monotonic() + START_S
+    end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end:
         if process.poll() is not None:
             raise RuntimeError(f"the S3 server ended with {process.returncode}")

@@ -21,6 +21,8 @@ from crossfold_trainer.interrupt import Interrupt
 from crossfold_trainer.tracking import LogText
 from tests.trainer_data import run_config, write_dataset
 
+HELD = Path(__file__).parent / "component" / "trainer" / "held"
+
 
 class Ended(NamedTuple):
     """How an attempt ended."""
@@ -68,6 +70,28 @@ class Attempts:
             text=True,
             cwd=self.message.parent,
         )
+
+    def held(self, config: RunConfig, line: str, **more: str) -> "subprocess.Popen[str]":
+        """A process of its own that has printed a line which begins so, and waits there until ``go_on``."""
+        go_on = self._go_on
+        go_on.unlink(missing_ok=True)
+        path = os.pathsep.join([str(HELD), os.environ.get("PYTHONPATH", "")])
+        process = self.process(config, PYTHONPATH=path, HELD_AT=line, HELD_UNTIL=str(go_on), **more)
+        assert process.stdout is not None
+        seen = ""
+        for text in process.stdout:
+            seen += text
+            if text.startswith(line):
+                return process
+        raise AssertionError(f"no line begins with {line!r}:\n{seen}")
+
+    def go_on(self) -> None:
+        """Let the held process go on."""
+        self._go_on.touch()
+
+    @property
+    def _go_on(self) -> Path:
+        return self.message.with_name("go-on")
 
     def ended(self, process: "subprocess.Popen[str]") -> Ended:
         output, _ = process.communicate(timeout=300)

@@ -124,7 +124,7 @@ def test_it_runs_where_pods_are_restricted(
         run("upgrade", "it", str(CHART), *flags, "--wait", "--timeout", "120s")
         assert kubectl(*pods) == before
         log = kubectl("logs", "-n", system, "deployment/it-crossfold")
-        assert all(json.loads(line)["level"] for line in log.splitlines())
+        assert "DEBUG" in {json.loads(line)["level"] for line in log.splitlines()}
         assert "forbidden" not in log.lower()
     finally:
         subprocess.run([str(helm), "uninstall", "it", "-n", system], env=cluster_environment, check=False)

@@ -22,14 +22,12 @@ def operator_rules(objects):
 
 @pytest.mark.parametrize("values", [CLUSTER_WIDE, NAMESPACED], ids=["cluster-wide", "namespaced"])
 def test_no_wildcard_and_no_secret(render, values):
-    for role in roles(render(**values)):
-        for rule in role["rules"]:
-            for part in ("apiGroups", "resources", "verbs"):
-                assert "*" not in rule[part]
-                assert all("*" not in entry for entry in rule[part])
-            assert "secrets" not in rule["resources"]
-            assert not {"pods/exec", "pods/log", "serviceaccounts/token"} & set(rule["resources"])
-            assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"])
+    rules = [rule for role in roles(render(**values)) for rule in role["rules"]]
+    said = {part: {entry for rule in rules for entry in rule[part]} for part in ("apiGroups", "resources", "verbs")}
+    assert {"crossfold.dev", "tunes", "get"} <= set.union(*said.values())
+    assert not [entry for entries in said.values() for entry in entries if "*" in entry]
+    assert not {"secrets", "pods/exec", "pods/log", "serviceaccounts/token"} & said["resources"]
+    assert not {"escalate", "bind", "impersonate"} & said["verbs"]
 
 
 @pytest.mark.parametrize("values", [CLUSTER_WIDE, NAMESPACED], ids=["cluster-wide", "namespaced"])
@@ -90,7 +88,8 @@ def test_live_progress_comes_with_the_one_right_that_it_takes(render, values, re
 
 def test_without_cluster_roles_a_namespaced_install_has_none(render):
     objects = render(**NAMESPACED, rbac={"aggregateToDefaultRoles": False}, crds={"install": False})
-    assert all(o["metadata"].get("namespace") for o in objects)
+    assert {"Deployment", "Role", "RoleBinding"} <= {o["kind"] for o in objects}
+    assert [o["kind"] for o in objects if not o["metadata"].get("namespace")] == []
 
 
 def test_the_lease_that_may_be_written_is_the_one_that_is_held(render):
@@ -111,7 +110,10 @@ def test_users_get_rights_through_the_default_roles(render):
     assert {"aggregate-to-edit", "aggregate-to-admin"} == aggregated(edit)
     assert {v for rule in view["rules"] for v in rule["verbs"]} == {"get", "list", "watch"}
     # A status is the operator's to write.
-    assert all("status" not in r for role in (view, edit) for rule in role["rules"] for r in rule["resources"])
+    for role in (view, edit):
+        resources = {resource for rule in role["rules"] for resource in rule["resources"]}
+        assert {"tunes", "crossvalidations", "trainruns"} <= resources
+        assert not [resource for resource in resources if "status" in resource]
 
 
 def aggregated(role):
@@ -141,14 +143,14 @@ def test_pods_are_confined(render):
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["runAsUser"] == 65532
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        for container in spec["containers"]:
-            assert container["securityContext"] == {
-                "allowPrivilegeEscalation": False,
-                "readOnlyRootFilesystem": True,
-                "capabilities": {"drop": ["ALL"]},
-            }
-            assert container["resources"]["limits"]["memory"]
-            assert container["resources"]["requests"]
+        (container,) = [*spec["containers"], *spec.get("initContainers", [])]
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert container["resources"]["limits"]["memory"]
+        assert container["resources"]["requests"]
 
 
 @pytest.mark.cluster

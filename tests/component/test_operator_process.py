@@ -5,17 +5,22 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 
 import pytest
 
-from crossfold_operator.leader import LEASE_SECONDS, RETRY_SECONDS
-from tests.controlplane import ControlPlane, free_ports
+from crossfold_operator.leader import LEASE_SECONDS
+from tests.controlplane import ControlPlane
+from tests.ports import own_port
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.cluster
 
@@ -24,7 +29,7 @@ class Operator:
     """One operator process."""
 
     def __init__(self, plane: ControlPlane, namespace: str, log: Path, **settings: str) -> None:
-        (self.port,) = free_ports(1)
+        self.port = own_port()
         self.log = log
         environment = {
             **plane.environment,
@@ -84,15 +89,6 @@ def start(control_plane: ControlPlane, space: str, tmp_path: Path) -> Iterator[S
         print(operator.log.read_text()[-4000:])
 
 
-def eventually(condition: Callable[[], object], what: str, seconds: float = 90) -> float:
-    began = time.monotonic()
-    while not condition():
-        if time.monotonic() - began > seconds:
-            pytest.fail(f"never seen within {seconds:g} s: {what}")
-        time.sleep(0.1)
-    return time.monotonic() - began
-
-
 def apply_run(plane: ControlPlane, space: str, name: str) -> None:
     plane.kubectl(
         "apply",
@@ -109,6 +105,35 @@ def apply_run(plane: ControlPlane, space: str, name: str) -> None:
             },
         },
     )
+
+
+@contextmanager
+def holders(plane: ControlPlane, space: str) -> Iterator[Callable[[], list[str]]]:
+    """Watches a Lease; yields a function that says who has held it since, each change once."""
+    command = ("kubectl", "get", "lease", f"crossfold-operator-{space}", "-n", space, "--watch", "-o")
+    process = subprocess.Popen(
+        ["setpriv", "--pdeathsig", "KILL", *command, r'jsonpath=[{.spec.holderIdentity}]{"\n"}'],
+        env=plane.environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    lines = [process.stdout.readline()]
+    assert lines[0].startswith("["), "the Lease cannot be watched"
+
+    def read() -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)  # noqa: PERF402 -- each as it comes
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    try:
+        yield lambda: [line.strip()[1:-1] for line, _ in groupby(lines)]
+    finally:
+        process.kill()
+        process.wait()
+        reader.join()
 
 
 def has_job(plane: ControlPlane, space: str, name: str) -> bool:
@@ -128,9 +153,10 @@ def test_from_start_to_sigterm(control_plane: ControlPlane, space: str, start: S
 
     operator.process.send_signal(signal.SIGTERM)
     assert operator.process.wait(60) == 0
-    assert all({"ts", "level", "logger", "message"} <= set(record) for record in operator.records())
-    assert any(r.get("reason") == "JobCreated" and r["object"] == f"TrainRun/{space}/a" for r in operator.records())
-    assert not any("traceback" in record for record in operator.records())
+    records = operator.records()
+    assert any(r.get("reason") == "JobCreated" and r["object"] == f"TrainRun/{space}/a" for r in records)
+    assert all({"ts", "level", "logger", "message"} <= set(record) for record in records)
+    assert not any("traceback" in record for record in records)
     holder = "jsonpath={.spec.holderIdentity}"
     assert control_plane.kubectl("get", "lease", f"crossfold-operator-{space}", "-n", space, "-o", holder) == ""
 
@@ -151,9 +177,12 @@ def test_one_works_and_another_takes_over(control_plane: ControlPlane, space: st
     eventually(lambda: first.says("working"), "the first")
     second = start()
     eventually(lambda: second.says("standing by"), "the second")
-    first.process.send_signal(signal.SIGTERM)
-    # Less than what is left of a Lease that nobody gave up. tests/unit/test_leader.py has the exact times.
-    assert eventually(lambda: second.says("working"), "a graceful takeover") < LEASE_SECONDS - RETRY_SECONDS - 1
+    with holders(control_plane, space) as seen:
+        first.process.send_signal(signal.SIGTERM)
+        eventually(lambda: second.says("working"), "a graceful takeover")
+        # The first gave the Lease up: the second did not wait for its end. tests/unit/test_leader.py has the exact times.
+        eventually(lambda: seen()[-1] not in ("", seen()[0]), "the second's name on the Lease")
+        assert seen()[1] == ""
     third = start()
     eventually(lambda: third.says("standing by"), "the third")
     second.process.kill()
@@ -169,10 +198,13 @@ def test_an_api_server_that_comes_back(control_plane: ControlPlane, space: str, 
     apply_run(control_plane, space, "a")
     eventually(lambda: has_job(control_plane, space, "a"), "a Job")
     control_plane.kill_api()
-    time.sleep(LEASE_SECONDS)
-    # The Lease could not be renewed: whoever else is there may have it.
-    left = "standing by" if election == "true" else "working"
-    eventually(lambda: operator.says(left), f"{left} without an API server")
+    if election == "true":
+        # The Lease could not be renewed: whoever else is there may have it.
+        eventually(lambda: operator.says("standing by"), "that it works no more")
+    else:
+        # Nobody else is there, and it works for longer than any Lease would be valid.
+        time.sleep(LEASE_SECONDS)
+        assert operator.says("working")
     assert operator.get("/healthz")[0] == 200
     control_plane.start_api()
     control_plane.kubectl("delete", "job", "a", "-n", space, "--wait=false")
@@ -186,8 +218,8 @@ def test_it_waits_for_an_api_server_that_is_not_there_yet(control_plane: Control
     control_plane.kill_api()
     operator = start()
     eventually(lambda: operator.get("/readyz")[0] == 503, "that it is not ready")
-    time.sleep(3)
-    assert operator.process.poll() is None
+    with pytest.raises(subprocess.TimeoutExpired):
+        operator.process.wait(3)
     control_plane.start_api()
     eventually(lambda: operator.says("working"), "readiness")
 

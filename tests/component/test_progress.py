@@ -8,8 +8,9 @@ import pytest
 
 from crossfold_trainer.contract.progress import AUDIENCE, ProgressReport
 from crossfold_trainer.live import Undelivered, http_sender
-from tests.component.test_operator_process import Operator, Start, apply_run, eventually, has_job, space, start
+from tests.component.test_operator_process import Operator, Start, apply_run, has_job, space, start
 from tests.controlplane import ControlPlane
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.cluster
 __all__ = ["space", "start"]
@@ -134,4 +135,6 @@ def test_a_pod_may_speak_of_its_own_run_alone(
         return ""
 
     eventually(lambda: "403" in refusal(), "that the pod is gone")
-    assert not any("traceback" in record for record in operator.records())
+    records = operator.records()
+    assert records
+    assert not any("traceback" in record for record in records)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from crossfold_operator.cluster.base import Cluster, Key, Obj, OnChange
+from crossfold_operator.cluster.base import Cluster, Key, Obj, OnChange, WarningEvent
 from crossfold_operator.cluster.local import LocalCluster
 from crossfold_operator.cluster.slots import Slot
 from tests.controlplane import ControlPlane
@@ -36,17 +36,10 @@ class World:
     """Somebody else merge-patches an object."""
     someone_deletes: Callable[[Key], Awaitable[None]]
     """Somebody else deletes an object."""
+    someone_warns: Callable[[Obj, str, str], Awaitable[list[WarningEvent]]]
+    """Somebody else records a Warning Event about an object; what the cluster then tells of it, if it has Events."""
     reopen: Callable[[], Awaitable[Cluster]]
     """End the cluster as a process ends, and open another one over the same objects."""
-
-    async def eventually(self, condition: Callable[[], object], what: str, seconds: float = 90.0) -> None:
-        """Wait for something that the world takes its time for."""
-        try:
-            async with asyncio.timeout(seconds):
-                while not condition():  # noqa: ASYNC110 -- conditions are of many kinds
-                    await asyncio.sleep(0.05)
-        except TimeoutError:
-            pytest.fail(f"never seen within {seconds:g} s: {what}")
 
 
 Factory = Callable[[], AbstractAsyncContextManager[World]]
@@ -93,7 +86,23 @@ def kubernetes_factory(control_plane: ControlPlane, monkeypatch: pytest.MonkeyPa
     async def deletes(key: Key) -> None:
         await asyncio.to_thread(kubectl, "delete", *target(key), "--wait=false")
 
-    yield _factory(open_one, namespace, patches, deletes)
+    async def warns(obj: Obj, reason: str, message: str) -> list[WarningEvent]:
+        meta = obj["metadata"]
+        about = {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "namespace": namespace}
+        event = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"generateName": "warning-", "namespace": namespace},
+            "involvedObject": {**about, "name": meta["name"], "uid": meta["uid"]},
+            "type": "Warning",
+            "reason": reason,
+            "message": message,
+            "source": {"component": "kubelet"},
+        }
+        await asyncio.to_thread(kubectl, "create", "-f", "-", stdin=event)
+        return [WarningEvent(reason, message)]
+
+    yield _factory(open_one, namespace, patches, deletes, warns)
     kubectl("delete", "namespace", namespace, "--wait=false")
 
 
@@ -118,7 +127,10 @@ def local_factory(tmp_path: Path) -> Factory:
         assert obj is not None
         await current[0].delete(key, obj["metadata"]["uid"])
 
-    return _factory(open_one, "default", patches, deletes)
+    async def warns(obj: Obj, reason: str, message: str) -> list[WarningEvent]:
+        return []  # one machine has no Events: what keeps a process from starting is in its pod's status
+
+    return _factory(open_one, "default", patches, deletes, warns)
 
 
 def _factory(
@@ -126,6 +138,7 @@ def _factory(
     namespace: str,
     patches: Callable[[Key, dict[str, Any]], Awaitable[None]],
     deletes: Callable[[Key], Awaitable[None]],
+    warns: Callable[[Obj, str, str], Awaitable[list[WarningEvent]]],
 ) -> Factory:
     @asynccontextmanager
     async def make() -> AsyncIterator[World]:
@@ -139,7 +152,7 @@ def _factory(
             world.cluster = opened[0].cluster
             return world.cluster
 
-        world = World(opened[0].cluster, namespace, changes, patches, deletes, reopen)
+        world = World(opened[0].cluster, namespace, changes, patches, deletes, warns, reopen)
         try:
             yield world
         finally:

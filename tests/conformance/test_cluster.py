@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from crossfold_operator.cluster.base import Key, Obj, Refused, WarningEvent, key_of
+from crossfold_operator.cluster.base import Key, Obj, Refused, key_of
 from crossfold_operator.names import API_VERSION, LABEL_MANAGED_BY, Kind
 from tests.conformance.conftest import World
+from tests.waiting import until
 
 MANAGED = {LABEL_MANAGED_BY: "crossfold"}
 
@@ -134,11 +135,11 @@ async def test_a_job_gets_a_pod_with_the_labels_of_its_template(world: World) ->
     parent = await made(world, run(world, "p"))
     created = await made(world, job(world, "j", parent))
     assert [key_of(c).name for c in world.cluster.children(Kind.JOB, uid(parent))] == ["j"]
-    await world.eventually(lambda: world.cluster.children(Kind.POD, uid(created)), "the Job's pod")
+    await until(lambda: world.cluster.children(Kind.POD, uid(created)), "the Job's pod")
     (pod,) = world.cluster.children(Kind.POD, uid(created))
     assert pod["metadata"]["labels"]["x"] == "j"
     assert (pod["kind"], pod["apiVersion"]) == ("Pod", "v1")
-    await world.eventually(lambda: any(c["kind"] == "Pod" for c in world.changes), "news of the pod")
+    await until(lambda: any(c["kind"] == "Pod" for c in world.changes), "news of the pod")
 
 
 async def test_a_service_is_found_by_its_owner_and_goes_with_it(world: World) -> None:
@@ -159,7 +160,7 @@ async def test_a_service_is_found_by_its_owner_and_goes_with_it(world: World) ->
     again = await world.cluster.create(manifest)
     assert (again.existed, uid(again.obj)) == (True, uid(service))
     await world.someone_deletes(key_of(service))
-    await world.eventually(lambda: not world.cluster.children(Kind.SERVICE, uid(parent)), "that the Service is gone")
+    await until(lambda: not world.cluster.children(Kind.SERVICE, uid(parent)), "that the Service is gone")
     await made(world, manifest)
 
 
@@ -266,12 +267,12 @@ async def test_deleting_nothing_or_another_object_is_no_error(world: World) -> N
 async def test_deletion_waits_for_the_dependents(world: World) -> None:
     parent = await made(world, run(world, "p"))
     child = await made(world, job(world, "j", parent))
-    await world.eventually(lambda: world.cluster.children(Kind.POD, uid(child)), "the Job's pod")
+    await until(lambda: world.cluster.children(Kind.POD, uid(child)), "the Job's pod")
     (pod,) = world.cluster.children(Kind.POD, uid(child))
     await world.cluster.delete(key_of(parent), uid(parent))
     seen = world.cluster.get(key_of(parent))
     assert seen is None or seen["metadata"]["deletionTimestamp"]
-    await world.eventually(lambda: world.cluster.get(key_of(parent)) is None, "the parent's end")
+    await until(lambda: world.cluster.get(key_of(parent)) is None, "the parent's end")
     assert world.cluster.get(key_of(child)) is None
     assert world.cluster.get(key_of(pod)) is None
     assert {"TrainRun", "Job", "Pod"} <= {c["kind"] for c in world.changes if c["metadata"].get("deletionTimestamp")}
@@ -280,7 +281,7 @@ async def test_deletion_waits_for_the_dependents(world: World) -> None:
 async def test_a_name_is_free_again_after_a_deletion(world: World) -> None:
     first = await made(world, run(world))
     await world.cluster.delete(key_of(first), uid(first))
-    await world.eventually(lambda: world.cluster.get(key_of(first)) is None, "the end of the first")
+    await until(lambda: world.cluster.get(key_of(first)) is None, "the end of the first")
     second = await made(world, run(world))
     assert uid(second) != uid(first)
     assert await world.cluster.patch(key_of(first), uid(first), {"spec": {"suspend": True}}) is None
@@ -289,7 +290,7 @@ async def test_a_name_is_free_again_after_a_deletion(world: World) -> None:
 async def test_a_created_name_under_deletion_is_told_as_such(world: World) -> None:
     parent = await made(world, run(world, "p"))
     child = await made(world, job(world, "j", parent))
-    await world.eventually(lambda: world.cluster.children(Kind.POD, uid(child)), "the Job's pod")
+    await until(lambda: world.cluster.children(Kind.POD, uid(child)), "the Job's pod")
     await world.cluster.delete(key_of(child), uid(child))
     again = await world.cluster.create(job(world, "j", parent))
     assert not again.existed or (uid(again.obj) == uid(child) and again.obj["metadata"]["deletionTimestamp"])
@@ -301,7 +302,7 @@ async def test_a_created_name_under_deletion_is_told_as_such(world: World) -> No
 async def test_what_somebody_else_changes_is_seen(world: World) -> None:
     obj = await made(world, run(world))
     await world.someone_patches(key_of(obj), {"spec": {"suspend": True}})
-    await world.eventually(lambda: (world.cluster.get(key_of(obj)) or obj)["spec"]["suspend"], "the change")
+    await until(lambda: (world.cluster.get(key_of(obj)) or obj)["spec"]["suspend"], "the change")
     assert world.changes[-1]["spec"]["suspend"]
     # Nothing stands in the way of a status that is judged by what is seen now.
     assert await world.cluster.patch(key_of(obj), uid(obj), {"status": {"attempt": 1}}, status=True) is not None
@@ -310,7 +311,7 @@ async def test_what_somebody_else_changes_is_seen(world: World) -> None:
 async def test_what_somebody_else_deletes_is_seen(world: World) -> None:
     obj = await made(world, run(world))
     await world.someone_deletes(key_of(obj))
-    await world.eventually(lambda: world.cluster.get(key_of(obj)) is None, "the deletion")
+    await until(lambda: world.cluster.get(key_of(obj)) is None, "the deletion")
     assert key_of(world.changes[-1]) == key_of(obj)
     assert not (await world.cluster.create(run(world))).existed
 
@@ -320,7 +321,7 @@ async def test_each_version_is_reported_once(world: World) -> None:
     for n in range(3):
         await world.cluster.patch(key_of(obj), uid(obj), {"status": {"attempt": n}}, status=True)
     await world.someone_patches(key_of(obj), {"metadata": {"labels": {"last": "1"}}})
-    await world.eventually(lambda: "last" in world.changes[-1]["metadata"]["labels"], "the last change")
+    await until(lambda: "last" in world.changes[-1]["metadata"]["labels"], "the last change")
     versions = Counter(c["metadata"]["resourceVersion"] for c in world.changes if key_of(c) == key_of(obj))
     assert set(versions.values()) == {1}
     assert len(versions) == 5
@@ -338,8 +339,8 @@ async def test_events_never_raise(world: World) -> None:
 
 
 async def test_warnings_are_the_clusters_own(world: World) -> None:
-    obj = await made(world, run(world))
+    obj, other = await made(world, run(world)), await made(world, run(world, "b"))
     await world.cluster.event(obj, warning=True, reason="Pruned", message="ours")
-    assert await world.cluster.warnings(obj) == []
-    created = await made(world, job(world, "j"))
-    assert all(isinstance(w, WarningEvent) for w in await world.cluster.warnings(created))
+    wanted = await world.someone_warns(obj, "FailedMount", "no such Secret")
+    await world.someone_warns(other, "FailedMount", "of another object")
+    assert await world.cluster.warnings(obj) == wanted

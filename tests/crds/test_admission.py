@@ -90,6 +90,7 @@ def test_every_frozen_field_has_a_change_that_is_refused(kind: Kind) -> None:
 def test_every_other_field_has_a_change_that_is_accepted(kind: Kind) -> None:
     """Each field of a spec is frozen or shown to be mutable; no third kind."""
     schema = schema_of(kind)["properties"]["spec"]["properties"]
+    assert schema
     changed = {(top, *fields) for change in MUTABLE[kind] for top, fields in _fields(change)}
     for name, inner in schema.items():
         if f"spec.{name}" in FROZEN[kind]:

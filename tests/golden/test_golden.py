@@ -2,12 +2,14 @@
 
 ``input.yaml`` holds the object that is reconciled, and after it what else is there. ``children.yaml`` holds what the
 reconcile created, patched and deleted, ``status.yaml`` the status that it wrote. Written anew with
-``UPDATE_GOLDEN=1 pytest tests/golden``; the difference is to be read before it is committed.
+``UPDATE_GOLDEN=1 pytest tests/golden``, which compares nothing and skips: the difference is to be read before it is
+committed.
 """
 
 import difflib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,27 @@ from crossfold_operator.cluster.base import Obj, key_of
 from crossfold_operator.names import OWN_KINDS, Kind
 from crossfold_operator.reconcile.reconciler import Reconciler
 from crossfold_operator.settings import Settings
+from tests.conftest import in_ci
 from tests.fakes.memory_cluster import MemoryCluster
 from tests.fakes.world import config_of, result_of
 
 HERE = Path(__file__).parent
 CASES = sorted(path.parent.name for path in HERE.glob("*/input.yaml"))
-UPDATE = os.environ.get("UPDATE_GOLDEN") == "1"
+
+
+def updating(environment: Mapping[str, str]) -> bool:
+    """Whether the files are written anew instead of compared with: by hand only.
+
+    Raises:
+        pytest.UsageError: that is asked for in CI, where it would accept anything.
+    """
+    wanted = environment.get("UPDATE_GOLDEN") == "1"
+    if wanted and in_ci(environment):
+        raise pytest.UsageError("UPDATE_GOLDEN=1 is refused where CI is set: write the files by hand, and commit them")
+    return wanted
+
+
+UPDATE = updating(os.environ)
 
 
 def load(case: str) -> list[Obj]:
@@ -139,20 +156,37 @@ def _text(content: Any) -> str:
 @pytest.mark.parametrize("case", CASES)
 async def test_golden(case: str) -> None:
     children, status = await reconcile(case)
+    written: list[str] = []
     for name, content in (("children", children), ("status", status)):
         path = HERE / case / f"{name}.yaml"
-        if UPDATE:
+        wanted = yaml.safe_load(path.read_text()) if path.exists() else None
+        if content != wanted and UPDATE:
             path.write_text(_text(content))
-            continue
-        wanted = yaml.safe_load(path.read_text())
-        if content != wanted:
+            written.append(f"{case}/{name}.yaml")
+        elif content != wanted:
             lines = difflib.unified_diff(
                 _text(wanted).splitlines(), _text(content).splitlines(), f"{case}/{name}.yaml", "now", lineterm="", n=6
             )
             pytest.fail("\n".join(lines), pytrace=False)
+    if UPDATE:
+        pytest.skip(f"compared with nothing; written anew: {', '.join(written) or 'none'}")
 
 
 def test_there_are_cases_of_every_kind() -> None:
     kinds = {load(case)[0]["kind"] for case in CASES}
     assert kinds == {str(kind) for kind in OWN_KINDS}
-    assert not UPDATE or not os.environ.get("CI"), "golden files are never written anew in CI"
+
+
+@pytest.mark.parametrize(
+    ("environment", "update"),
+    [
+        ({}, False),
+        ({"UPDATE_GOLDEN": "1"}, True),
+        ({"UPDATE_GOLDEN": "1", "CI": "false"}, True),
+        ({"CI": "true"}, False),
+    ],
+)
+def test_files_are_written_anew_by_hand_only(environment: dict[str, str], update: bool) -> None:
+    assert updating(environment) is update
+    with pytest.raises(pytest.UsageError, match="CI"):
+        updating({"UPDATE_GOLDEN": "1", "CI": "true"})

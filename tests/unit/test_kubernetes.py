@@ -8,6 +8,7 @@ from crossfold_operator.cluster.base import Key, Refused, Unavailable
 from crossfold_operator.cluster.client import ApiError
 from crossfold_operator.cluster.kubernetes import KubernetesCluster
 from crossfold_operator.names import Kind
+from tests.waiting import until
 
 KEY = Key(Kind.TRAIN_RUN, "ns", "a")
 EMPTY = {"metadata": {"resourceVersion": "1"}, "items": []}
@@ -155,9 +156,7 @@ async def test_an_unseen_deletion_is_found_after_a_watch_started_over(virtual_cl
     server.answers["GET"] = []
     cluster.observe("ADDED", obj(1))
     cluster.observe(None, {**obj(1), "metadata": {**obj(1)["metadata"], "name": "b", "uid": "v"}})
-    async with asyncio.timeout(10):
-        while cluster.get(KEY) is not None:  # noqa: ASYNC110 -- the cache tells nobody
-            await asyncio.sleep(0.05)
+    await until(lambda: cluster.get(KEY) is None, "that the object is gone")
 
 
 @pytest.fixture
@@ -223,8 +222,12 @@ async def test_an_event_that_repeats_is_one_event_with_a_count():
 
 @pytest.mark.parametrize("trouble", [error(403), error(500), Unavailable("down")])
 async def test_an_event_that_cannot_be_recorded_is_no_error(trouble):
-    cluster, _, _ = opened(POST=[trouble])
-    await cluster.event(obj(), warning=False, reason="Pruned", message="m")
+    cluster, server, _ = opened(POST=[trouble, {}])
+    for _ in range(3):
+        await cluster.event(obj(), warning=False, reason="Pruned", message="m")
+    # It is tried again the next time, and then it is there.
+    assert [verb for verb, _, _ in server.asked] == ["POST", "POST"]
+    assert server.asked[-1][2]["count"] == 1
 
 
 async def test_warnings_come_newest_first_and_without_our_own():

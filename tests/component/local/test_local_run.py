@@ -210,8 +210,9 @@ def test_stopped_and_gone_on(here: Here, undisturbed: Here, number: signal.Signa
     assert process.returncode == 128 + number
     assert "stopping: trainers save their checkpoints" in output
     assert output.splitlines()[-1] == "stopped; go on with: crossfold run tune.yaml --slots 3"
-    for run in here.objects("trainruns").values():
-        assert run["status"]["phase"] not in ("Failed", "Succeeded")
+    phases = {run["status"]["phase"] for run in here.objects("trainruns").values()}
+    assert phases
+    assert not phases & {"Failed", "Succeeded"}
     code, output = here.run()
     assert code == 0, output
     assert here.outcome() == undisturbed.outcome()
@@ -237,7 +238,7 @@ def test_killed_with_a_trainer_and_gone_on(here: Here, undisturbed: Here) -> Non
     assert code == 0, output
     assert here.outcome() == undisturbed.outcome()
     assert set(here.trained().values()) == {1}
-    assert not any(run["status"].get("crashes") for run in here.objects("trainruns").values())
+    assert [run["status"].get("crashes", 0) for run in here.objects("trainruns").values()] == [0] * 12
 
 
 def test_two_at_a_time_in_one_folder(here: Here) -> None:

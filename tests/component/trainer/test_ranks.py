@@ -16,7 +16,7 @@ from crossfold_trainer.contract.config import RunConfig
 from crossfold_trainer.contract.exits import Exit
 from crossfold_trainer.contract.progress import FILE_VARIABLE, ProgressReport
 from crossfold_trainer.contract.result import FailureClass, RunResult
-from tests.s3server import free_port
+from tests.ports import own_port
 from tests.trainer_runs import Attempts, Ended, config_for, failure, folder_of, result
 
 HERE = Path(__file__).parent
@@ -40,7 +40,7 @@ def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConf
 
 @pytest.mark.parametrize(("strategy", "held"), [("DDP", [1.0, 1.0]), ("FSDP", [0.62, 0.38])])
 def test_steps_in_shares_are_the_steps_of_the_whole_batch(strategy: str, held: list[float]) -> None:
-    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(own_port())}
     worker = [sys.executable, str(HERE / "rank_worker.py"), strategy]
     both = [
         subprocess.Popen(worker, env=os.environ | place | {"RANK": str(rank)}, stdout=subprocess.PIPE, text=True)
@@ -89,12 +89,9 @@ def test_two_processes_make_the_run_of_one_and_go_on_after_sigterm_in_another_wa
         config_for(data, tmp_path / "both", **SETTINGS, trainer={"devices": 2, "strategy": strategy})
         for strategy in strategies
     )
-    process = attempts.process(first)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("epoch 1/"):
-            break
+    process = attempts.held(first, "epoch 1/")
     process.send_signal(signal.SIGTERM)
+    attempts.go_on()
     ended = attempts.ended(process)
     assert failure(ended, Exit.INTERRUPTED, FailureClass.PREEMPTED).endswith("checkpoint saved")
 
@@ -127,9 +124,9 @@ def test_memory_that_does_not_suffice_on_one_halves_the_micro_batches_of_all(
     assert got.reason.endswith("3 instead of 5 patches at a time, for want of accelerator memory")
 
 
-def nodes(config: RunConfig, folder: Path, port: int) -> "list[tuple[Attempts, subprocess.Popen[str]]]":
+def nodes(config: RunConfig, folder: Path) -> "list[tuple[Attempts, subprocess.Popen[str]]]":
     """Two nodes on one machine, as an Indexed Job starts them."""
-    place = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    place = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(own_port())}
     started = []
     for number in range(2):
         (folder / f"node{number}").mkdir()
@@ -140,7 +137,7 @@ def nodes(config: RunConfig, folder: Path, port: int) -> "list[tuple[Attempts, s
 
 def test_two_nodes_make_the_run_of_one(data: Path, tmp_path: Path, alone: tuple[RunConfig, RunResult]) -> None:
     config = config_for(data, tmp_path / "a", **SETTINGS, trainer={"nodes": 2, "strategy": "FSDP"})
-    first, second = (own.ended(process) for own, process in nodes(config, tmp_path, free_port()))
+    first, second = (own.ended(process) for own, process in nodes(config, tmp_path))
     same(alone, (config, result(first)))
     assert second == Ended(Exit.OK, None, second.output), "the first node alone tells the result"
     assert "training on" not in second.output
@@ -148,7 +145,7 @@ def test_two_nodes_make_the_run_of_one(data: Path, tmp_path: Path, alone: tuple[
 
 def test_a_node_that_is_lost_ends_the_other_which_says_so(data: Path, tmp_path: Path) -> None:
     config = config_for(data, tmp_path / "a", **SETTINGS, trainer={"nodes": 2, "maxEpochs": 1000})
-    (first, leader), (_, other) = nodes(config, tmp_path, free_port())
+    (first, leader), (_, other) = nodes(config, tmp_path)
     assert leader.stdout is not None
     for line in leader.stdout:
         if line.startswith("epoch 1/"):

@@ -32,7 +32,8 @@ from crossfold_trainer.inventory import list_objects
 from crossfold_trainer.store import open_store
 from crossfold_trainer.tracking import LogText
 from tests.finished import finish, run_of
-from tests.s3server import free_port, s3_server
+from tests.ports import silent_port
+from tests.s3server import s3_server
 from tests.trainer_data import run_config, write_dataset
 
 KEYS = {"data": ("DATAKEY", "data-secret"), "artifacts": ("ARTIFACTSKEY", "artifacts-secret")}
@@ -198,9 +199,12 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_wrong_address_is_refused(servers: Servers, side: str, change: dict[str, str], field: str, word: str) -> None:
-    change = {key: value.replace("{port}", str(free_port())) for key, value in change.items()}
-    with pytest.raises(ConfigError, match=word) as caught:
-        use(config_on(servers, **{side: change}), side)
+    with silent_port() as port:
+        config = config_on(
+            servers, **{side: {key: value.replace("{port}", str(port)) for key, value in change.items()}}
+        )
+        with pytest.raises(ConfigError, match=word) as caught:
+            use(config, side)
     assert caught.value.field == f"{side}.{field}"
 
 

@@ -25,7 +25,7 @@ from crossfold_trainer.interrupt import Interrupt
 from crossfold_trainer.trackers.remote import PYTHON_VARIABLE
 from crossfold_trainer.tracking import LogText
 from tests.conftest import ROOT
-from tests.controlplane import free_ports
+from tests.ports import own_port, silent_port
 from tests.trainer_data import run_config
 from tests.wandbserver import wandb_server
 
@@ -63,7 +63,7 @@ class Servers:
 @pytest.fixture(scope="session")
 def servers(trackers_python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     folder = tmp_path_factory.mktemp("servers")
-    for_aim, for_mlflow = free_ports(2)
+    for_aim, for_mlflow = own_port(), own_port()
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "HOME": str(folder)}
     programs = Path(trackers_python).parent
     subprocess.run(
@@ -228,15 +228,15 @@ def test_trackers_that_are_away_or_wrong_cost_a_run_nothing(
 ) -> None:
     monkeypatch.setenv("CROSSFOLD_CREDENTIALS", str(tmp_path / "none"))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    nobody = free_ports(1)[0]
-    config = config_for(
-        data,
-        tmp_path,
-        wandb={"project": "maps"},
-        aim={"uri": f"aim://127.0.0.1:{nobody}"},
-        mlflow={"trackingUri": f"http://127.0.0.1:{nobody}"},
-    )
-    result, log = train(config, trackers_python, monkeypatch)
+    with silent_port() as nobody:
+        config = config_for(
+            data,
+            tmp_path,
+            wandb={"project": "maps"},
+            aim={"uri": f"aim://127.0.0.1:{nobody}"},
+            mlflow={"trackingUri": f"http://127.0.0.1:{nobody}"},
+        )
+        result, log = train(config, trackers_python, monkeypatch)
     assert result.score is not None
     assert [note.partition(": ")[0] for note in result.notes] == ["tracking.aim", "tracking.mlflow", "tracking.wandb"]
     assert "tracking.wandb.secretRef" in result.notes[2]

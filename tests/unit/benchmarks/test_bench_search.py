@@ -270,7 +270,9 @@ def test_real_tasks_hold(design: str) -> None:
 
 @pytest.mark.parametrize("kind", ["gaussian", "heteroscedastic", "t3", "mixed"])
 def test_simulations_hold(kind: str) -> None:
-    for design, ours in REPORT["simulations"][kind].items():
+    simulated = REPORT["simulations"][kind]
+    assert set(simulated) == set(SAVED)
+    for design, ours in simulated.items():
         assert ours["searches"] >= 400
         assert ours["false_prune"] <= 0.05, design
         assert ours["new_best_pruned"] <= 0.02, design
@@ -278,6 +280,7 @@ def test_simulations_hold(kind: str) -> None:
 
 def test_the_error_is_bounded_for_trials_as_noisy_as_their_references() -> None:
     """And grows with their noise: the limit that the documentation states."""
+    assert set(REPORT["own_noise"]) == set(SAVED)
     for rates in REPORT["own_noise"].values():
         assert rates["0.75"] <= rates["1"] <= 0.05
         assert rates["1"] <= rates["1.25"] <= 0.06

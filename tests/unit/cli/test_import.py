@@ -616,7 +616,9 @@ def test_errors_go_to_stderr(arguments: list[str], message: str) -> None:
 
 
 def test_every_format_is_told_apart() -> None:
-    for file in sorted(FILES.iterdir()):
+    files = sorted(FILES.iterdir())
+    assert {file.stem for file in files} == set(FORMATS)
+    for file in files:
         options = Options(rename={"lr": "x-lr", "num-layers": "x-n"} if file.stem == "katib" else {})
         printed, _ = convert(str(file), None, Options(drop=frozenset({"epochs"})) if file.stem == "wandb" else options)
         assert FORMATS[file.stem].title in printed

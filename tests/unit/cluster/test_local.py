@@ -6,8 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from crossfold_operator.cluster.slots import Slot, gpus, slots
 from crossfold_operator.names import CONTAINER, Kind
 from crossfold_operator.observe.attempts import classify
 from crossfold_trainer.contract.result import FailureClass
+from tests.waiting import until
 
 RUN: Obj = {
     "apiVersion": "crossfold.dev/v1alpha1",
@@ -87,22 +87,19 @@ class Local:
     async def start(self, script: str, name: str = "one", **spec: Any) -> Obj:
         return (await self.cluster.create(job(script, name, **spec))).obj
 
-    async def until(self, condition: Callable[[], Any], seconds: float = 60) -> None:
-        end = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < end, "did not happen"
-            await asyncio.sleep(0.01)
-
     async def ended(self, of: Obj) -> dict[str, Any]:
         """The Job's last condition, once it is over."""
-        await self.until(lambda: len((self.now(of) or {}).get("status", {}).get("conditions", ())) == 2)
-        conditions = (self.now(of) or {})["status"]["conditions"]
-        return dict(conditions[-1])
+
+        def conditions() -> Any:
+            return (self.now(of) or {}).get("status", {}).get("conditions", ())
+
+        await until(lambda: len(conditions()) == 2, "the end of the Job")
+        return dict(conditions()[-1])
 
     async def running(self, of: Obj) -> None:
         """The script says `up` when its trap is set."""
-        await self.until(lambda: self.pod(of)["status"]["phase"] == "Running")
-        await self.until(lambda: "up" in self.cluster.log_of(self.pod(of)).read_text())
+        await until(lambda: self.pod(of)["status"]["phase"] == "Running", "a pod that runs")
+        await until(lambda: "up" in self.cluster.log_of(self.pod(of)).read_text(), "that its script is up")
 
 
 @pytest.fixture
@@ -217,7 +214,7 @@ async def test_a_gpu_each(tmp_path: Path) -> None:
     script = "echo $CUDA_VISIBLE_DEVICES; while :; do sleep 0.05; done"
     jobs = [(await local.cluster.create(job(script, f"j{i}"))).obj for i in range(2)]
     logs = [local.cluster.log_of(local.pod(j)) for j in jobs]
-    await local.until(lambda: all(log.exists() and log.read_text().endswith("\n") for log in logs))
+    await until(lambda: all(log.exists() and log.read_text().endswith("\n") for log in logs), "a line of each")
     assert sorted(log.read_text().strip() for log in logs) == ["0", "GPU-b"]
     await local.cluster.stop()
 
@@ -253,11 +250,11 @@ async def test_a_program_that_does_not_exist_keeps_the_pod_waiting(local: Local)
     manifest = job("")
     manifest["spec"]["template"]["spec"]["containers"][0]["command"] = ["/no/such/program"]
     created = (await local.cluster.create(manifest)).obj
-    await local.until(lambda: "containerStatuses" in local.pod(created)["status"])
+    await until(lambda: "containerStatuses" in local.pod(created)["status"], "what became of the container")
     waiting = local.pod(created)["status"]["containerStatuses"][0]["state"]["waiting"]
     assert waiting == {"reason": "CreateContainerError", "message": "/no/such/program: No such file or directory"}
     await local.cluster.delete(key_of(created), created["metadata"]["uid"])
-    await local.until(lambda: local.now(created) is None)
+    await until(lambda: local.now(created) is None, "the end of the Job")
 
 
 async def test_deleting_a_job_ends_its_process_and_the_job_stays_until_then(local: Local) -> None:
@@ -269,7 +266,7 @@ async def test_deleting_a_job_ends_its_process_and_the_job_stays_until_then(loca
     assert now["metadata"]["deletionTimestamp"]
     pod = local.pod(created)
     assert pod["metadata"]["deletionTimestamp"]
-    await local.until(lambda: local.now(created) is None)
+    await until(lambda: local.now(created) is None, "the end of the Job")
     assert local.now(pod) is None
     last_pod = next(c for c in reversed(local.changes) if c["kind"] == "Pod")
     assert state(last_pod)["exitCode"] == 75
@@ -280,10 +277,9 @@ async def test_sigkill_after_the_grace_period(local: Local) -> None:
     await local.running(created)
     grandchild = int(local.cluster.log_of(local.pod(created)).read_text().split()[0])
     await local.cluster.delete(key_of(created), created["metadata"]["uid"])
-    await local.until(lambda: local.now(created) is None)
-    await local.until(
-        lambda: not Path(f"/proc/{grandchild}/cmdline").exists() or not Path(f"/proc/{grandchild}/cmdline").read_bytes()
-    )
+    await until(lambda: local.now(created) is None, "the end of the Job")
+    cmdline = Path(f"/proc/{grandchild}/cmdline")
+    await until(lambda: not cmdline.exists() or not cmdline.read_bytes(), "the end of the grandchild")
 
 
 async def test_deleting_a_job_that_waits(local: Local) -> None:
@@ -292,7 +288,7 @@ async def test_deleting_a_job_that_waits(local: Local) -> None:
     for one in running:
         await local.running(one)
     await local.cluster.delete(key_of(waiting), waiting["metadata"]["uid"])
-    await local.until(lambda: local.now(waiting) is None)
+    await until(lambda: local.now(waiting) is None, "the end of the Job")
     assert not local.cluster.children(Kind.POD, waiting["metadata"]["uid"])
 
 
@@ -315,7 +311,7 @@ async def test_foreground_deletion_goes_down_the_tree(local: Local) -> None:
         now = local.now(obj)
         assert now is not None
         assert now["metadata"]["deletionTimestamp"]
-    await local.until(lambda: local.now(run) is None)
+    await until(lambda: local.now(run) is None, "the end of the run")
     assert local.now(created) is None
     order = [str(c["kind"]) for c in local.changes[-3:]]
     assert order == ["Pod", "Job", "TrainRun"]
@@ -326,7 +322,7 @@ async def test_children_of_an_owner_that_is_gone_are_collected(local: Local) -> 
     await local.cluster.delete(key_of(run), run["metadata"]["uid"])
     assert local.now(run) is None
     created = (await local.cluster.create(job("sleep 5", owner=run))).obj
-    await local.until(lambda: local.now(created) is None)
+    await until(lambda: local.now(created) is None, "the end of the Job")
 
 
 async def test_deleting_with_another_uid_does_nothing(local: Local) -> None:
@@ -497,8 +493,7 @@ async def test_an_interrupted_deletion_goes_on(tmp_path: Path) -> None:
     first = Local(tmp_path)
     await first.cluster.start()
     run = (await first.cluster.create(RUN)).obj
-    await first.cluster.create(job("true", owner=run))
-    await asyncio.sleep(0.5)
+    await first.ended((await first.cluster.create(job("true", owner=run))).obj)
     await first.cluster.stop()
     path = next((tmp_path / "objects" / "trainruns").rglob("one.json"))
     stored = json.loads(path.read_text())

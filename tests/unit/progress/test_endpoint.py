@@ -1,5 +1,6 @@
 """The endpoint: who may say something of which run, and what becomes of anything else that comes in."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from crossfold_operator.progress import CODES, Desk, Outcome, ProgressEndpoint, 
 from crossfold_operator.server import Health, serve
 from crossfold_operator.tokens import PodIdentity, TooMany
 from crossfold_trainer.contract.progress import REPORT_LIMIT, ProgressReport
-from tests.controlplane import free_ports
+from tests.ports import own_port
+from tests.waiting import PATIENCE_S
 
 REPORT = ProgressReport(digest="x", epoch=1, epochs=3, step=7, fraction=0.4, score=0.5, metrics={"val/loss": 0.1})
 
@@ -148,7 +150,7 @@ class Front:
 @pytest.fixture
 async def front() -> AsyncIterator[Front]:
     endpoint, board = ProgressEndpoint(), Board()
-    (port,) = free_ports(1)
+    port = own_port()
     runner = await serve(Health(), port, endpoint.routes())
     desk = Desk(Cluster(OBJECTS), Reviewer(), board)  # type: ignore[arg-type]
     try:
@@ -216,15 +218,16 @@ async def test_a_report_of_the_greatest_size_is_taken(front: Front) -> None:
 
 async def test_who_dawdles_is_turned_away(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "READ_SECONDS", 0.05)
+    answered = asyncio.Event()
 
     async def slowly() -> AsyncIterator[bytes]:
         yield b"{"
-        import asyncio
-
-        await asyncio.sleep(1)
+        await answered.wait()
         yield b"}"
 
-    assert (await front.post(body=slowly()))[0] == 408
+    async with asyncio.timeout(PATIENCE_S):
+        assert (await front.post(body=slowly()))[0] == 408
+    answered.set()
 
 
 async def test_no_other_method_and_no_other_place(front: Front) -> None:
@@ -235,7 +238,7 @@ async def test_no_other_method_and_no_other_place(front: Front) -> None:
 
 async def test_who_stands_by_says_so() -> None:
     endpoint = ProgressEndpoint()
-    (port,) = free_ports(1)
+    port = own_port()
     runner = await serve(Health(), port, endpoint.routes())
     try:
         async with aiohttp.ClientSession() as session:

@@ -128,6 +128,7 @@ async def test_the_least_loss_is_raced_as_the_greatest_score_is() -> None:
         search(objective={"metrics": [{"name": "val/loss"}]}), scored(lambda y: round(2 - y, 6), "val/loss")
     )
     assert phases(down) == phases(up)
+    assert stops(up)
     for name, stop in stops(up).items():
         look, mirrored = stop["look"], stops(down)[name]["look"]
         assert (mirrored["runsDone"], mirrored["incumbent"]) == (look["runsDone"], look["incumbent"])

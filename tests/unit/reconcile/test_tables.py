@@ -96,6 +96,7 @@ async def test_best_is_the_operators_best(seed: int) -> None:
         return
     assert (found["trial"], found["crossValidation"]) == (wanted["trial"], wanted["crossValidation"])
     assert (repr(found["score"]), repr(found["std"])) == (wanted["score"], wanted["std"])
+    assert wanted["metrics"]
     for name, summary in wanted["metrics"].items():
         assert {key: repr(value) for key, value in found["metrics"][name].items()} == summary
     given = {item["name"]: item["value"] for item in found["hyperparameters"]}

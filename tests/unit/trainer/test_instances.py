@@ -146,7 +146,9 @@ def test_what_is_ignored_belongs_to_no_object() -> None:
 def test_without_objects_metrics_are_0_and_without_pixels_nan() -> None:
     nothing = np.zeros((1, 8, 8), np.float32)
     assert set(measured(nothing, np.zeros((1, 8, 8), np.uint8)).values()) == {0.0}
-    assert all(math.isnan(v) for v in measured(nothing, np.full((1, 8, 8), 2, np.uint8)).values())
+    without_pixels = measured(nothing, np.full((1, 8, 8), 2, np.uint8))
+    assert without_pixels.keys() == measured(nothing, np.zeros((1, 8, 8), np.uint8)).keys()
+    assert all(map(math.isnan, without_pixels.values()))
     assert measured(np.full((1, 8, 8), math.nan, np.float32), np.ones((1, 8, 8), np.uint8))["InstanceRecall"] == 0
 
 

@@ -30,8 +30,10 @@ def test_a_machine_that_is_not_told_which_node_it_is_is_all_of_them() -> None:
 
 
 def test_threads_are_shared_out_unless_they_are_given() -> None:
-    assert all(int(p["OMP_NUM_THREADS"]) >= 1 for p in places(TrainerSpec(devices=2), {}))
-    assert all("OMP_NUM_THREADS" not in p for p in places(TrainerSpec(devices=2), {"OMP_NUM_THREADS": "3"}))
+    shared, given = places(TrainerSpec(devices=2), {}), places(TrainerSpec(devices=2), {"OMP_NUM_THREADS": "3"})
+    assert len(shared) == len(given) == 2
+    assert all(int(p["OMP_NUM_THREADS"]) >= 1 for p in shared)
+    assert all("OMP_NUM_THREADS" not in p for p in given)
 
 
 @pytest.mark.parametrize(

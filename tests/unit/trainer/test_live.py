@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -19,19 +18,13 @@ from crossfold_trainer.live import Live, Undelivered, file_sender, http_sender, 
 from crossfold_trainer.meter import Meter
 from crossfold_trainer.progress import Best, Progress
 from tests.trainer_data import run_config
+from tests.waiting import PATIENCE_S, eventually
 
 
 def report(step: int = 0, **changes: Any) -> ProgressReport:
     return ProgressReport.model_validate(
         {"digest": "d", "epoch": 0, "epochs": 3, "step": step, "fraction": 0} | changes
     )
-
-
-def eventually(condition: Any, seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "never seen"
-        time.sleep(0.005)
 
 
 # What is reported ---------------------------------------------------------------------------------------------------
@@ -107,13 +100,20 @@ def test_metrics_that_do_not_fit_are_left_out() -> None:
 # How it is sent ------------------------------------------------------------------------------------------------------
 
 
-def test_nobody_to_send_to_costs_nothing() -> None:
-    before = threading.active_count()
+def test_nobody_to_send_to_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[threading.Thread] = []
+
+    def start(thread: threading.Thread) -> None:
+        started.append(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
     news = Live(None)
     news.give(report())
     assert not news.due
-    assert threading.active_count() == before
     news.close()
+    assert started == []
+    Live(lambda _: None)
+    assert [thread.name for thread in started] == ["live"]
 
 
 class Clock:
@@ -131,7 +131,7 @@ def test_the_newest_is_sent_and_no_more_often_than_allowed() -> None:
     news = Live(lambda text: sent.append(json.loads(text)["step"]), every=500.0, clock=clock)
     assert news.due
     news.give(report(1))
-    eventually(lambda: sent == [1])
+    eventually(lambda: sent == [1], "the first report")
     assert not news.due
     for step in range(2, 50):
         clock.now += 10.0
@@ -139,7 +139,7 @@ def test_the_newest_is_sent_and_no_more_often_than_allowed() -> None:
     clock.now += 20.0
     assert news.due
     news.give(report(50))
-    eventually(lambda: len(sent) > 1)
+    eventually(lambda: len(sent) > 1, "another report")
     assert sent == [1, 50]
     news.close()
 
@@ -149,12 +149,12 @@ def test_a_receiver_that_hangs_holds_nothing_up() -> None:
 
     def hang(_: bytes) -> None:
         began.set()
-        release.wait(60)
+        release.wait()
         over.set()
 
     news = Live(hang, every=0.0)
     news.give(report(1))
-    assert began.wait(10)
+    assert began.wait(PATIENCE_S)
     for step in range(1000):
         news.give(report(step))
     news.close()
@@ -173,7 +173,7 @@ def test_failures_are_told_once_and_tried_less_and_less_often(monkeypatch: pytes
     news = Live(fail, every=5.0, clock=clock)
     for number in range(1, 9):
         news.give(report())
-        eventually(lambda number=number: news._failures == number)
+        eventually(lambda number=number: news._failures == number, f"failure {number}")
         clock.now = news._next
     news.close()
     assert tries == [0, 10, 30, 70, 130, 190, 250, 310]

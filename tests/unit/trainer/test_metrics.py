@@ -61,6 +61,7 @@ def test_like_scikit_learn(seed: int) -> None:
 @pytest.mark.parametrize(("label", "answer"), [(0, 0.1), (0, 0.9), (1, 0.1), (1, 0.9)])
 def test_a_missing_class_gives_numbers(label: int, answer: float) -> None:
     got = measured(np.full((1, 4, 4), answer, np.float32), np.full((1, 4, 4), label, np.uint8))
+    assert set(got) == set(METRICS)
     assert all(math.isfinite(value) for value in got.values())
     for name, value in got.items():
         info = METRICS[name]
@@ -71,6 +72,7 @@ def test_a_missing_class_gives_numbers(label: int, answer: float) -> None:
 
 def test_nothing_valid_is_nan() -> None:
     got = measured(np.full((1, 2, 2), 0.5, np.float32), np.full((1, 2, 2), 2, np.uint8))
+    assert set(got) == set(METRICS)
     assert all(math.isnan(value) for value in got.values())
 
 

@@ -112,7 +112,9 @@ def test_a_seed_repeats(name: str) -> None:
 def test_nothing_waits_for_the_device(name: str) -> None:
     x, y = batch(n=4)
     with NoReading():
-        augmented([name], x, y)
+        new, _ = augmented([name], x, y)
+        with pytest.raises(AssertionError, match="reads a number back"):
+            new.sum().item()
 
 
 def touched_pairs(name: str, low: float = 0.0, high: float = 1.0) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -181,4 +183,8 @@ def test_masks_of_many_classes_keep_their_values() -> None:
 
 
 def test_tiny_patches_can_be_blurred() -> None:
-    augmented(["Blur"], torch.rand(4, 1, 2, 2), torch.zeros(4, 2, 2, dtype=torch.uint8))
+    x = torch.rand(64, 1, 2, 2, generator=torch.Generator().manual_seed(3))
+    new, _ = augmented(["Blur"], x, torch.zeros(64, 2, 2, dtype=torch.uint8))
+    assert not torch.equal(new, x)
+    assert new.isfinite().all()
+    assert x.min() <= new.min() <= new.max() <= x.max()

@@ -11,6 +11,7 @@ from crossfold_trainer import artifacts
 from crossfold_trainer.artifacts import Checkpoint, Item, Uploader
 from crossfold_trainer.errors import ConfigError, Fenced, StoreError
 from crossfold_trainer.store import Store
+from tests.waiting import PATIENCE_S, eventually
 
 
 class Recorder:
@@ -33,7 +34,7 @@ class Recorder:
     def _do(self, what: object) -> None:
         self.at_once += 1
         self.most = max(self.most, self.at_once)
-        self.open.wait(10)
+        self.open.wait(PATIENCE_S)
         self.at_once -= 1
         if self.errors:
             raise self.errors.pop(0)
@@ -63,8 +64,7 @@ def test_what_waits_is_replaced_and_no_best_epoch_is_lost(store: Recorder) -> No
     uploader = uploader_on(store)
     store.open.clear()
     uploader.submit([Item("log", b"1")])
-    while not store.at_once:
-        time.sleep(0.001)
+    eventually(lambda: store.at_once, "an upload")
     uploader.submit([Item("csv", b"1")], checkpoint(b"s1", b"b1"))
     uploader.submit([Item("csv", b"2")], checkpoint(b"s2"))
     assert uploader.busy
@@ -82,8 +82,7 @@ def test_a_failure_is_tried_again_with_the_next_upload(store: Recorder) -> None:
     assert uploader.flush()
     store.errors = down(1)
     uploader.submit(checkpoint=checkpoint(b"s1", b"b1"))  # a commit retries its own requests
-    while not uploader._paused:
-        time.sleep(0.001)
+    eventually(lambda: uploader._paused, "that it has failed")
     assert not uploader.busy
     uploader.submit(checkpoint=checkpoint(b"s2"))
     assert uploader.flush()
@@ -95,8 +94,7 @@ def test_failures_in_a_row_and_a_failure_at_the_end_are_raised(store: Recorder) 
     store.errors = down(artifacts.FAILED_UPLOADS)
     for _ in range(artifacts.FAILED_UPLOADS):
         uploader.submit(checkpoint=checkpoint(b"s"))
-        while not uploader._paused:
-            time.sleep(0.001)
+        eventually(lambda: uploader._paused, "that it has failed")
     with pytest.raises(StoreError):
         uploader.submit(checkpoint=checkpoint(b"s"))
     store.errors = down(2)
@@ -124,7 +122,7 @@ def test_a_deadline_ends_the_waiting_for_a_store_that_fails_or_does_not_answer(s
     uploader.submit(checkpoint=checkpoint(b"s"))
     assert not uploader.flush(deadline_after(0.05))
     store.errors = down(3 * artifacts.FAILED_UPLOADS)
-    assert uploader.flush(deadline_after(60)), "it is tried again until it works"
+    assert uploader.flush(deadline_after(PATIENCE_S)), "it is tried again until it works"
     assert store.done == [(b"s", None)]
     store.open.clear()
     uploader.submit(checkpoint=checkpoint(b"t"))
