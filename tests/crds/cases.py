@@ -89,6 +89,11 @@ def parameter(**fields: Any) -> Obj:
     return {"parameters": [{k: v for k, v in whole.items() if v is not None}]}
 
 
+def choice(name: str, *values: Any) -> Obj:
+    """A search space of one Categorical parameter."""
+    return parameter(name=name, type="Categorical", min=None, max=None, values=list(values))
+
+
 def fixed(name: str, value: Any) -> Obj:
     return {"fixed": [{"name": name, "value": value}], **parameter()}
 
@@ -190,6 +195,11 @@ CASES = [
         ACCEPTED,
         spec={"data": {"uri": "gs://b/d", "cache": {"hostPath": "/mnt/a", "sizeLimit": "2Ti"}}},
     ),
+    Case("the widest range", ACCEPTED, spec=parameter(name="x-a", min=-1e300, max=1e300)),
+    Case("all integers", ACCEPTED, spec=parameter(name="x-a", type="Int", min=-(2**53), max=2**53)),
+    # In binary floats 0.3 - 0.2 is less than 0.1.
+    Case("one step", ACCEPTED, spec=parameter(name="x-a", min=0.2, max=0.3, step=0.1)),
+    Case("values of several types", ACCEPTED, spec=choice("x-a", 1, True, "1")),
     Case("grid", ACCEPTED, spec={"algorithm": {"name": "Grid"}, **parameter(step=1e-3)}),
     Case("settings of TPE", ACCEPTED, spec=algorithm("TPE", startupTrials=20, candidates=48)),
     Case("settings of CMA-ES", ACCEPTED, spec={**algorithm("CMAES", populationSize=8, sigma=0.3), **parameter()}),
@@ -503,7 +513,33 @@ CASES = [
     Case(
         "int with a fraction", RULE, "Int needs whole numbers", parameter(name="batch_size", type="Int", min=1.5, max=8)
     ),
-    Case("int beyond integers", RULE, "spec.parameters[0]", parameter(name="x-a", type="Int", min=1, max=1e300)),
+    *(
+        Case(
+            f"integers to {bound!r}",
+            RULE,
+            "Int takes min and max from -9007199254740992 to 9007199254740992 (2^53)",
+            parameter(name="x-a", type="Int", min=min(bound, 0), max=max(bound, 0)),
+        )
+        for bound in (2**53 + 2, 2**60, 2**63 - 1, 2**63, 1e300, -(2**53) - 2, -(2**63) - 1)
+    ),
+    *(
+        Case(
+            f"a float to {bound!r}",
+            RULE,
+            "Float takes min and max from -1e300 to 1e300: bring min and max nearer to 0",
+            parameter(name="x-a", min=min(bound, 0), max=max(bound, 0)),
+        )
+        for bound in (1.1e300, -1e308)
+    ),
+    *(
+        Case(
+            f"a step of {step!r}",
+            RULE,
+            "step is larger than max - min",
+            parameter(name="x-a", type=kind, min=1, max=4, step=step),
+        )
+        for kind, step in (("Float", 3.1), ("Float", 1e300), ("Int", 4), ("Int", 2**63))
+    ),
     Case(
         "reverse log up to one",
         RULE,
@@ -765,7 +801,20 @@ CASES = [
     Case("step too fine", VALID, "too fine", parameter(step=1e-20)),
     Case("a target beyond the metric", VALID, "spec.target: a score is at most 1", {"target": 80}),
     Case("a target below the metric", VALID, "spec.target: a score is at least 0", {"target": -0.1}),
-    Case("integers that JSON cannot tell apart", VALID, "2^53", parameter(name="x-a", type="Int", min=0, max=2**60)),
+    Case(
+        "integers that a logarithm cannot tell apart",
+        VALID,
+        "use scale Linear",
+        parameter(name="x-a", type="Int", min=10**15, max=10**15 + 9, scale="Log"),
+    ),
+    Case("a range around nothing", VALID, "widen the range", parameter(name="x-a", min=0, max=1e-310)),
+    Case(
+        "no distance from one",
+        VALID,
+        "widen the range",
+        parameter(name="x-a", min=-1e-20, max=1e-20, scale="ReverseLog"),
+    ),
+    Case("1 and 1.0", VALID, "is the same value as values[0]", choice("x-a", 1, 1.0, True)),
     Case(
         "initial value outside its range",
         VALID,

@@ -5,7 +5,7 @@ unread, for trainers of one's own.
 """
 
 import difflib
-import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -35,8 +35,9 @@ def _is_int(v: Any) -> bool:
     return not isinstance(v, bool) and (isinstance(v, int) or (isinstance(v, float) and v.is_integer()))
 
 
-def _is_number(v: Any) -> bool:
-    return isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)
+def is_number(v: Any) -> bool:
+    """Whether a value is a number that a float can hold: no text, no boolean, finite."""
+    return isinstance(v, int | float) and not isinstance(v, bool) and abs(v) <= sys.float_info.max
 
 
 def _names(v: Any) -> bool:
@@ -54,12 +55,12 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
         f"a list of augmentations out of {', '.join(AUGMENTATIONS)}",
         lambda v: _names(v) and set(v) <= set(AUGMENTATIONS) and len(set(v)) == len(v),
     ),
-    "learning_rate": Hyperparameter(1e-3, "a number above 0", lambda v: _is_number(v) and v > 0, float),
-    "gamma": Hyperparameter(0.9, "a number in (0, 1]", lambda v: _is_number(v) and 0 < v <= 1, float),
+    "learning_rate": Hyperparameter(1e-3, "a number above 0", lambda v: is_number(v) and v > 0, float),
+    "gamma": Hyperparameter(0.9, "a number in (0, 1]", lambda v: is_number(v) and 0 < v <= 1, float),
     "focal_loss_alpha": Hyperparameter(
-        None, "null or a number in [0, 1]", lambda v: v is None or (_is_number(v) and 0 <= v <= 1), float
+        None, "null or a number in [0, 1]", lambda v: v is None or (is_number(v) and 0 <= v <= 1), float
     ),
-    "focal_loss_gamma": Hyperparameter(2.0, "a number of at least 0", lambda v: _is_number(v) and v >= 0, float),
+    "focal_loss_gamma": Hyperparameter(2.0, "a number of at least 0", lambda v: is_number(v) and v >= 0, float),
     "batch_size": Hyperparameter(8, "an integer of at least 1", lambda v: _is_int(v) and v >= 1, int),
     "bands": Hyperparameter(
         None,
