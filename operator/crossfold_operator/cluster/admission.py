@@ -19,6 +19,8 @@ Schema = Mapping[str, Any]
 
 _OPAQUE = "x-kubernetes-preserve-unknown-fields"
 _INT_OR_STRING = "x-kubernetes-int-or-string"
+_LARGEST_WHOLE = 1e16
+"""Greatest whole number that is written without an exponent."""
 _SUGGEST = 0.6
 """How alike two field names must be for one to be suggested in the place of the other."""
 
@@ -203,9 +205,16 @@ def _bounds(value: Any, schema: Schema) -> Iterator[str]:
     elif isinstance(value, int | float) and not isinstance(value, bool):
         low, high = schema.get("minimum"), schema.get("maximum")
         if low is not None and (value < low or (value == low and schema.get("exclusiveMinimum"))):
-            yield f"must be {'above' if schema.get('exclusiveMinimum') else 'at least'} {low:g}, not {_show(value)}"
+            words = "above" if schema.get("exclusiveMinimum") else "at least"
+            yield f"must be {words} {_exact(low)}, not {_show(value)}"
         if high is not None and (value > high or (value == high and schema.get("exclusiveMaximum"))):
-            yield f"must be {'below' if schema.get('exclusiveMaximum') else 'at most'} {high:g}, not {_show(value)}"
+            words = "below" if schema.get("exclusiveMaximum") else "at most"
+            yield f"must be {words} {_exact(high)}, not {_show(value)}"
+
+
+def _exact(bound: float) -> str:
+    """A bound with all its digits: 2147483647, not 2.14748e+09."""
+    return str(int(bound)) if abs(bound) <= _LARGEST_WHOLE and bound == int(bound) else repr(bound)
 
 
 def _length(length: int, schema: Schema, what: str, words: str) -> Iterator[str]:

@@ -40,6 +40,11 @@ def is_number(v: Any) -> bool:
     return isinstance(v, int | float) and not isinstance(v, bool) and abs(v) <= sys.float_info.max
 
 
+def is_null_word(text: str) -> bool:
+    """Whether a text is some tool's way of writing null, such as Python's None."""
+    return text.strip().lower() in ("", "none", "null", "~")
+
+
 def _names(v: Any) -> bool:
     return isinstance(v, list | tuple) and all(isinstance(x, str) and x for x in v)
 
@@ -48,7 +53,9 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
     "model_arch": Hyperparameter("Unet", "the name of an architecture", lambda v: isinstance(v, str) and bool(v)),
     "model_encoder": Hyperparameter("dpn107", "the name of an encoder", lambda v: isinstance(v, str) and bool(v)),
     "model_encoder_weights": Hyperparameter(
-        None, "null, or the name or URI of encoder weights", lambda v: v is None or isinstance(v, str)
+        None,
+        "the name or URI of encoder weights, or null for none (write null, without quotes)",
+        lambda v: v is None or (isinstance(v, str) and not is_null_word(v)),
     ),
     "augment": Hyperparameter(
         [],
