@@ -383,6 +383,25 @@ CASES = [
         metrics({"name": "val/loss", "direction": "max"}),
     ),
     Case("unknown combine", SCHEMA, "Unsupported value", {"objective": {"combine": "Mean"}}),
+    *(
+        Case(f"uri {uri}", ACCEPTED, spec={"data": {"uri": uri}, "artifacts": {"uri": uri}})
+        for uri in ("s3://b", "gs://b/d", "az://c/d", "file:///d", "/d")
+    ),
+    *(
+        Case(f"uri {uri}", RULE, f"uri {says}", {side: {"uri": uri}}, kind)
+        for uri, says in (
+            ("ftp://b/d", "has a scheme that nothing reads: use s3://, gs://, az:// or file:///"),
+            ("S3://b/d", "has a scheme that nothing reads"),
+            ("file://d", "has a scheme that nothing reads"),
+            ("data/d", "is a relative path"),
+            ("~/d", "is a relative path"),
+            ("s3:/b/d", "is a relative path"),
+            ("s3:///d", "names no bucket"),
+            ("gs://", "names no bucket"),
+        )
+        for side, kind in (("data", Kind.TUNE), ("artifacts", RUN))
+    ),
+    Case("a relative start", RULE, "weightsFromCheckpoint is a", {"trainer": {"weightsFromCheckpoint": "best.ckpt"}}),
     Case("empty uri", SCHEMA, "should be at least 1 chars long", {"data": {"uri": ""}}),
     Case("endpoint without scheme", SCHEMA, "should match '^(https?://.+)?$'", {"data": {"endpoint": "minio:9000"}}),
     Case("a wandb without project", SCHEMA, "project", {"tracking": {"wandb": {"entity": "me"}}}),
