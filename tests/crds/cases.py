@@ -487,6 +487,47 @@ CASES = [
         'must be of type integer,string: "number"',
         template(resources={"limits": {"nvidia.com/gpu": 0.5}}),
     ),
+    *(
+        Case(f"limits {name} {value!r}", RULE, f"limits takes {says}", template(resources={"limits": {name: value}}))
+        for name, value, says in (
+            *(("memory", each, "quantities of at least 0") for each in ("16GB", "16 Gi", "", "-1", "16gi", "1e", -1)),
+            ("cpu", "2 cores", "quantities of at least 0"),
+            *(("nvidia.com/gpu", each, "whole numbers of a device") for each in ("0.5", "1.0", "1k", "500m")),
+            ("gpu", 1, "cpu, memory, ephemeral-storage"),
+        )
+    ),
+    Case(
+        "a request in GB", RULE, "requests takes quantities", template(resources={"requests": {"memory": "1GB"}}), RUN
+    ),
+    *(
+        Case(f"quantities {i}", ACCEPTED, spec=template(resources={"limits": limits, "requests": requests}))
+        for i, (limits, requests) in enumerate(
+            (
+                ({"memory": "1.5Gi", "cpu": "500m"}, {"memory": "1610612736", "cpu": ".5"}),
+                ({"memory": 1024, "cpu": 2}, {"memory": "1e3", "cpu": "2000m"}),
+                ({"memory": "1E", "ephemeral-storage": "10G"}, {"memory": "1Pi", "cpu": 1}),
+                ({"nvidia.com/gpu": "2", "hugepages-2Mi": "4Mi"}, {"nvidia.com/gpu": 2, "hugepages-2Mi": "4096Ki"}),
+            )
+        )
+    ),
+    *(
+        Case(
+            f"requests {i}",
+            VALID,
+            f"spec.template.resources.requests.{says}",
+            template(resources={"limits": limits, "requests": requests}),
+            kind,
+        )
+        for i, (limits, requests, says, kind) in enumerate(
+            (
+                ({"memory": "8Gi"}, {"memory": "9Gi"}, "memory: 9Gi is more than limits.memory, 8Gi", Kind.TUNE),
+                ({"cpu": 1}, {"cpu": "1001m"}, "cpu: 1001m is more than limits.cpu, 1", RUN),
+                ({"nvidia.com/gpu": 2}, {"nvidia.com/gpu": "1"}, "nvidia.com/gpu: 1 must be the same as", CV),
+                ({}, {"nvidia.com/gpu": 1}, "nvidia.com/gpu: 1 needs a limit that is the same", RUN),
+            )
+        )
+    ),
+    Case("shm size in K", SCHEMA, "should match", template(shmSize="100K")),
     Case("bad variable name", SCHEMA, "should match", template(env=[{"name": "A-B"}])),
     Case("same variable twice", SCHEMA, "Duplicate value", template(env=[{"name": "A"}, {"name": "A"}])),
     Case("no deadline", SCHEMA, "greater than or equal to 1", template(activeDeadlineSeconds=0)),
@@ -673,6 +714,15 @@ CASES = [
         {"crossValidation": {"folds": 43, "seeds": [1, 2, 3, 4, 5, 6, 7]}},
     ),
     Case("fold that does not exist", RULE, "fold must be below folds", {"fold": 5}, RUN),
+    *(
+        Case(f"a metric spelled {name}", RULE, f"did you mean {known}?", metrics({"name": name, **direction}), kind)
+        for name, known, direction, kind in (
+            ("val/jaccardindex", "val/JaccardIndex", {}, Kind.TUNE),
+            ("val/auroc", "val/AUROC", {"direction": "Maximize"}, RUN),
+            ("val/Loss", "val/loss", {}, CV),
+        )
+    ),
+    Case("a metric with more to its name", ACCEPTED, spec=metrics({"name": "val/lossy", "direction": "Minimize"})),
     Case("unknown metric without a direction", RULE, "must say its direction", metrics({"name": "val/Mine"})),
     Case(
         "random split without a share",

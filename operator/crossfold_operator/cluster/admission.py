@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
+from crossfold_operator.api.quantities import is_quantity
 from crossfold_operator.cluster.base import Obj
 from crossfold_operator.crdgen import NAME_PATTERN, schema_of
 from crossfold_operator.names import API_VERSIONS, OWN_KINDS, Kind
@@ -292,12 +293,18 @@ def _typed(value: Any, schema: Schema) -> Any:
     return value
 
 
+_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    "replace": lambda text, old, new: text.replace(old, new),
+    "isQuantity": is_quantity,
+}
+"""Functions of the API server's CEL that the package lacks."""
+
+
 def _holds(rule: str, variables: Mapping[str, Any]) -> bool:
     from cel import Context  # noqa: PLC0415 -- only local mode has it
 
-    functions = {"replace": lambda text, old, new: text.replace(old, new)}
     try:
-        return _program(rule).execute(Context(variables=dict(variables), functions=functions)) is True
+        return _program(rule).execute(Context(variables=dict(variables), functions=dict(_FUNCTIONS))) is True
     except (ValueError, TypeError, RuntimeError, ArithmeticError):
         # As the API server does: a rule that cannot be evaluated does not hold.
         return False

@@ -31,7 +31,7 @@ def uri_rules(field: str, *, optional: bool = False) -> tuple[Rule, ...]:
         ),
         Rule(
             f"{guard}{uri}.contains('://') || {uri}.startsWith('/')",
-            f"{field} is a relative path, which no pod has: write s3://bucket/prefix, or an absolute path such as /data",
+            f"{field} is a relative path, which no pod has: write s3://bucket/prefix, or an absolute path (/data)",
         ),
         Rule(
             f"{guard}!{uri}.matches('^({'|'.join(BUCKETS)})://(/|$)')",
