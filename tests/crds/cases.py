@@ -5,6 +5,7 @@ from enum import Enum, auto
 from typing import Any
 
 from crossfold_operator.names import Kind
+from crossfold_trainer.contract.metrics import KNOWN_OBJECTIVES
 from tests.fakes import world as w
 from tests.fakes.memory_cluster import merge
 
@@ -401,7 +402,14 @@ CASES = [
         )
         for side, kind in (("data", Kind.TUNE), ("artifacts", RUN))
     ),
-    Case("a relative start", RULE, "weightsFromCheckpoint is a", {"trainer": {"weightsFromCheckpoint": "best.ckpt"}}),
+    *(
+        Case(f"a start at {uri}", RULE, f"weightsFromCheckpoint {says}", {"trainer": {"weightsFromCheckpoint": uri}})
+        for uri, says in (
+            ("hub://best.ckpt", "has a scheme that nothing reads"),
+            ("best.ckpt", "is a relative path"),
+            ("s3://", "names no bucket"),
+        )
+    ),
     Case("empty uri", SCHEMA, "should be at least 1 chars long", {"data": {"uri": ""}}),
     Case("endpoint without scheme", SCHEMA, "should match '^(https?://.+)?$'", {"data": {"endpoint": "minio:9000"}}),
     Case("a wandb without project", SCHEMA, "project", {"tracking": {"wandb": {"entity": "me"}}}),
@@ -496,8 +504,19 @@ CASES = [
             ("gpu", 1, "cpu, memory, ephemeral-storage"),
         )
     ),
-    Case(
-        "a request in GB", RULE, "requests takes quantities", template(resources={"requests": {"memory": "1GB"}}), RUN
+    *(
+        Case(
+            f"requests {name} {value}",
+            RULE,
+            f"requests takes {says}",
+            template(resources={"requests": {name: value}}),
+            RUN,
+        )
+        for name, value, says in (
+            ("memory", "1GB", "quantities of at least 0"),
+            ("amd.com/gpu", "1.5", "whole numbers of a device"),
+            ("amd-gpu", "1", "cpu, memory, ephemeral-storage"),
+        )
     ),
     *(
         Case(f"quantities {i}", ACCEPTED, spec=template(resources={"limits": limits, "requests": requests}))
@@ -715,12 +734,15 @@ CASES = [
     ),
     Case("fold that does not exist", RULE, "fold must be below folds", {"fold": 5}, RUN),
     *(
-        Case(f"a metric spelled {name}", RULE, f"did you mean {known}?", metrics({"name": name, **direction}), kind)
-        for name, known, direction, kind in (
-            ("val/jaccardindex", "val/JaccardIndex", {}, Kind.TUNE),
-            ("val/auroc", "val/AUROC", {"direction": "Maximize"}, RUN),
-            ("val/Loss", "val/loss", {}, CV),
+        Case(
+            f"a metric spelled {known[4:].swapcase()}",
+            RULE,
+            f"did you mean {known}?",
+            metrics({"name": f"val/{known[4:].swapcase()}", **direction}),
+            kind,
         )
+        for known in KNOWN_OBJECTIVES
+        for direction, kind in (({}, Kind.TUNE), ({"direction": "Maximize"}, RUN))
     ),
     Case("a metric with more to its name", ACCEPTED, spec=metrics({"name": "val/lossy", "direction": "Minimize"})),
     Case("unknown metric without a direction", RULE, "must say its direction", metrics({"name": "val/Mine"})),
@@ -837,6 +859,12 @@ CASES = [
         {"hyperparameters": [{"name": "batch_size"}]},
         CV,
     ),
+    *(
+        Case(f"weights {word!r}", VALID, "write null, without quotes", fixed("model_encoder_weights", word))
+        for word in ("None", "none", "null", "")
+    ),
+    Case("weights of a choice", VALID, "values[0]", choice("model_encoder_weights", "None", "imagenet")),
+    Case("no weights", ACCEPTED, spec=fixed("model_encoder_weights", NULL)),
     Case("unknown augmentation", VALID, "must be a list of augmentations", fixed("augment", ["Rotate"])),
     Case(
         "one name in two spellings",
