@@ -132,6 +132,7 @@ def import_(
     artifacts: Annotated[str, typer.Option(metavar="URI", help="spec.artifacts.uri: where runs write.")] = "",
     metric: Annotated[str, typer.Option(help="The metric to optimise, such as val/JaccardIndex.")] = "",
     max_trials: Annotated[int | None, typer.Option(min=1, help="spec.maxTrials; default: the source's.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="spec.algorithm.seed; default: the source's.")] = None,
     rename: Annotated[
         list[str] | None,
         typer.Option(metavar="OLD=NEW", help="The source's hyperparameter OLD is NEW here; repeatable."),
@@ -152,7 +153,7 @@ def import_(
 
     try:
         pairs = dict(_pair(text) for text in rename or ())
-        options = Options(name, data, artifacts, metric, max_trials, pairs, frozenset(drop or ()))
+        options = Options(name, data, artifacts, metric, max_trials, pairs, frozenset(drop or ()), seed)
         text, notes = convert(file, source, options)
         if output is not None:
             try:

@@ -12,7 +12,7 @@ from crossfold_operator.names import OWN_KINDS
 
 Obj = dict[str, Any]
 
-_SIDES = ("data", "artifacts")
+_URIS = {"data": "uri", "artifacts": "uri", "trainer": "weightsFromCheckpoint"}
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _STEP = re.compile(r"\[(\d+)\]|((?:[^.\[\\]|\\.)+)")
 
@@ -59,17 +59,22 @@ def apply_settings(obj: Obj, settings: Sequence[str]) -> Obj:
     return obj
 
 
+def is_relative(uri: str) -> bool:
+    """Whether a URI is a path that depends on the folder, or on the user, of whoever reads it."""
+    return not _SCHEME.match(uri) and not uri.startswith("/")
+
+
 def absolute_uris(obj: Obj, folder: Path) -> Obj:
-    """The object with relative paths of data and artifacts counted from a folder: trainers may run elsewhere."""
+    """The object with its relative paths counted from a folder: trainers may run elsewhere."""
     spec = obj.get("spec")
     if not isinstance(spec, Mapping):
         return obj
     changed = {}
-    for side in _SIDES:
-        place = spec.get(side)
-        uri = place.get("uri") if isinstance(place, Mapping) else None
-        if isinstance(uri, str) and uri and not _SCHEME.match(uri):
-            changed[side] = {**(place or {}), "uri": str((folder / Path(uri).expanduser()).resolve())}
+    for part, field in _URIS.items():
+        place = spec.get(part)
+        uri = place.get(field) if isinstance(place, Mapping) else None
+        if isinstance(uri, str) and uri and is_relative(uri):
+            changed[part] = {**(place or {}), field: str((folder / Path(uri).expanduser()).resolve())}
     return {**obj, "spec": {**spec, **changed}}
 
 

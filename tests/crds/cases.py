@@ -5,6 +5,7 @@ from enum import Enum, auto
 from typing import Any
 
 from crossfold_operator.names import Kind
+from crossfold_trainer.contract.metrics import KNOWN_OBJECTIVES
 from tests.fakes import world as w
 from tests.fakes.memory_cluster import merge
 
@@ -87,6 +88,11 @@ def parameter(**fields: Any) -> Obj:
     """A search space of one dimension, and what is wrong with it."""
     whole = {"name": "learning_rate", "type": "Float", "min": 1e-5, "max": 1e-2} | fields
     return {"parameters": [{k: v for k, v in whole.items() if v is not None}]}
+
+
+def choice(name: str, *values: Any) -> Obj:
+    """A search space of one Categorical parameter."""
+    return parameter(name=name, type="Categorical", min=None, max=None, values=list(values))
 
 
 def fixed(name: str, value: Any) -> Obj:
@@ -194,6 +200,11 @@ CASES = [
         ACCEPTED,
         spec={"data": {"uri": "gs://b/d", "cache": {"hostPath": "/mnt/a", "sizeLimit": "2Ti"}}},
     ),
+    Case("the widest range", ACCEPTED, spec=parameter(name="x-a", min=-1e300, max=1e300)),
+    Case("all integers", ACCEPTED, spec=parameter(name="x-a", type="Int", min=-(2**53), max=2**53)),
+    # In binary floats 0.3 - 0.2 is less than 0.1.
+    Case("one step", ACCEPTED, spec=parameter(name="x-a", min=0.2, max=0.3, step=0.1)),
+    Case("values of several types", ACCEPTED, spec=choice("x-a", 1, True, "1")),
     Case("grid", ACCEPTED, spec={"algorithm": {"name": "Grid"}, **parameter(step=1e-3)}),
     Case("settings of TPE", ACCEPTED, spec=algorithm("TPE", startupTrials=20, candidates=48)),
     Case("settings of CMA-ES", ACCEPTED, spec={**algorithm("CMAES", populationSize=8, sigma=0.3), **parameter()}),
@@ -383,6 +394,32 @@ CASES = [
         metrics({"name": "val/loss", "direction": "max"}),
     ),
     Case("unknown combine", SCHEMA, "Unsupported value", {"objective": {"combine": "Mean"}}),
+    *(
+        Case(f"uri {uri}", ACCEPTED, spec={"data": {"uri": uri}, "artifacts": {"uri": uri}})
+        for uri in ("s3://b", "gs://b/d", "az://c/d", "file:///d", "/d")
+    ),
+    *(
+        Case(f"uri {uri}", RULE, f"uri {says}", {side: {"uri": uri}}, kind)
+        for uri, says in (
+            ("ftp://b/d", "has a scheme that nothing reads: use s3://, gs://, az:// or file:///"),
+            ("S3://b/d", "has a scheme that nothing reads"),
+            ("file://d", "has a scheme that nothing reads"),
+            ("data/d", "is a relative path"),
+            ("~/d", "is a relative path"),
+            ("s3:/b/d", "is a relative path"),
+            ("s3:///d", "names no bucket"),
+            ("gs://", "names no bucket"),
+        )
+        for side, kind in (("data", Kind.TUNE), ("artifacts", RUN))
+    ),
+    *(
+        Case(f"a start at {uri}", RULE, f"weightsFromCheckpoint {says}", {"trainer": {"weightsFromCheckpoint": uri}})
+        for uri, says in (
+            ("hub://best.ckpt", "has a scheme that nothing reads"),
+            ("best.ckpt", "is a relative path"),
+            ("s3://", "names no bucket"),
+        )
+    ),
     Case("empty uri", SCHEMA, "should be at least 1 chars long", {"data": {"uri": ""}}),
     Case("endpoint without scheme", SCHEMA, "should match '^(https?://.+)?$'", {"data": {"endpoint": "minio:9000"}}),
     Case("a wandb without project", SCHEMA, "project", {"tracking": {"wandb": {"entity": "me"}}}),
@@ -473,6 +510,58 @@ CASES = [
         'must be of type integer,string: "number"',
         template(resources={"limits": {"nvidia.com/gpu": 0.5}}),
     ),
+    *(
+        Case(f"limits {name} {value!r}", RULE, f"limits takes {says}", template(resources={"limits": {name: value}}))
+        for name, value, says in (
+            *(("memory", each, "quantities of at least 0") for each in ("16GB", "16 Gi", "", "-1", "16gi", "1e", -1)),
+            ("cpu", "2 cores", "quantities of at least 0"),
+            *(("nvidia.com/gpu", each, "whole numbers of a device") for each in ("0.5", "1.0", "1k", "500m")),
+            ("gpu", 1, "cpu, memory, ephemeral-storage"),
+        )
+    ),
+    *(
+        Case(
+            f"requests {name} {value}",
+            RULE,
+            f"requests takes {says}",
+            template(resources={"requests": {name: value}}),
+            RUN,
+        )
+        for name, value, says in (
+            ("memory", "1GB", "quantities of at least 0"),
+            ("amd.com/gpu", "1.5", "whole numbers of a device"),
+            ("amd-gpu", "1", "cpu, memory, ephemeral-storage"),
+        )
+    ),
+    *(
+        Case(f"quantities {i}", ACCEPTED, spec=template(resources={"limits": limits, "requests": requests}))
+        for i, (limits, requests) in enumerate(
+            (
+                ({"memory": "1.5Gi", "cpu": "500m"}, {"memory": "1610612736", "cpu": ".5"}),
+                ({"memory": 1024, "cpu": 2}, {"memory": "1e3", "cpu": "2000m"}),
+                ({"memory": "1E", "ephemeral-storage": "10G"}, {"memory": "1Pi", "cpu": 1}),
+                ({"nvidia.com/gpu": "2", "hugepages-2Mi": "4Mi"}, {"nvidia.com/gpu": 2, "hugepages-2Mi": "4096Ki"}),
+            )
+        )
+    ),
+    *(
+        Case(
+            f"requests {i}",
+            VALID,
+            f"spec.template.resources.requests.{says}",
+            template(resources={"limits": limits, "requests": requests}),
+            kind,
+        )
+        for i, (limits, requests, says, kind) in enumerate(
+            (
+                ({"memory": "8Gi"}, {"memory": "9Gi"}, "memory: 9Gi is more than limits.memory, 8Gi", Kind.TUNE),
+                ({"cpu": 1}, {"cpu": "1001m"}, "cpu: 1001m is more than limits.cpu, 1", RUN),
+                ({"nvidia.com/gpu": 2}, {"nvidia.com/gpu": "1"}, "nvidia.com/gpu: 1 must be the same as", CV),
+                ({}, {"nvidia.com/gpu": 1}, "nvidia.com/gpu: 1 needs a limit that is the same", RUN),
+            )
+        )
+    ),
+    Case("shm size in K", SCHEMA, "should match", template(shmSize="100K")),
     Case("bad variable name", SCHEMA, "should match", template(env=[{"name": "A-B"}])),
     Case("same variable twice", SCHEMA, "Duplicate value", template(env=[{"name": "A"}, {"name": "A"}])),
     Case("no deadline", SCHEMA, "greater than or equal to 1", template(activeDeadlineSeconds=0)),
@@ -522,7 +611,33 @@ CASES = [
     Case(
         "int with a fraction", RULE, "Int needs whole numbers", parameter(name="batch_size", type="Int", min=1.5, max=8)
     ),
-    Case("int beyond integers", RULE, "spec.parameters[0]", parameter(name="x-a", type="Int", min=1, max=1e300)),
+    *(
+        Case(
+            f"integers to {bound!r}",
+            RULE,
+            "Int takes min and max from -9007199254740992 to 9007199254740992 (2^53)",
+            parameter(name="x-a", type="Int", min=min(bound, 0), max=max(bound, 0)),
+        )
+        for bound in (2**53 + 2, 2**60, 2**63 - 1, 2**63, 1e300, -(2**53) - 2, -(2**63) - 1)
+    ),
+    *(
+        Case(
+            f"a float to {bound!r}",
+            RULE,
+            "Float takes min and max from -1e300 to 1e300: bring min and max nearer to 0",
+            parameter(name="x-a", min=min(bound, 0), max=max(bound, 0)),
+        )
+        for bound in (1.1e300, -1e308)
+    ),
+    *(
+        Case(
+            f"a step of {step!r}",
+            RULE,
+            "step is larger than max - min",
+            parameter(name="x-a", type=kind, min=1, max=4, step=step),
+        )
+        for kind, step in (("Float", 3.1), ("Float", 1e300), ("Int", 4), ("Int", 2**63))
+    ),
     Case(
         "reverse log up to one",
         RULE,
@@ -637,6 +752,18 @@ CASES = [
         {"crossValidation": {"folds": 43, "seeds": [1, 2, 3, 4, 5, 6, 7]}},
     ),
     Case("fold that does not exist", RULE, "fold must be below folds", {"fold": 5}, RUN),
+    *(
+        Case(
+            f"a metric spelled {known[4:].swapcase()}",
+            RULE,
+            f"did you mean {known}?",
+            metrics({"name": f"val/{known[4:].swapcase()}", **direction}),
+            kind,
+        )
+        for known in KNOWN_OBJECTIVES
+        for direction, kind in (({}, Kind.TUNE), ({"direction": "Maximize"}, RUN))
+    ),
+    Case("a metric with more to its name", ACCEPTED, spec=metrics({"name": "val/lossy", "direction": "Minimize"})),
     Case("unknown metric without a direction", RULE, "must say its direction", metrics({"name": "val/Mine"})),
     Case(
         "random split without a share",
@@ -751,6 +878,12 @@ CASES = [
         {"hyperparameters": [{"name": "batch_size"}]},
         CV,
     ),
+    *(
+        Case(f"weights {word!r}", VALID, "write null, without quotes", fixed("model_encoder_weights", word))
+        for word in ("None", "none", "null", "")
+    ),
+    Case("weights of a choice", VALID, "values[0]", choice("model_encoder_weights", "None", "imagenet")),
+    Case("no weights", ACCEPTED, spec=fixed("model_encoder_weights", NULL)),
     Case("unknown augmentation", VALID, "must be a list of augmentations", fixed("augment", ["Rotate"])),
     Case(
         "one name in two spellings",
@@ -784,7 +917,20 @@ CASES = [
     Case("step too fine", VALID, "too fine", parameter(step=1e-20)),
     Case("a target beyond the metric", VALID, "spec.target: a score is at most 1", {"target": 80}),
     Case("a target below the metric", VALID, "spec.target: a score is at least 0", {"target": -0.1}),
-    Case("integers that JSON cannot tell apart", VALID, "2^53", parameter(name="x-a", type="Int", min=0, max=2**60)),
+    Case(
+        "integers that a logarithm cannot tell apart",
+        VALID,
+        "use scale Linear",
+        parameter(name="x-a", type="Int", min=10**15, max=10**15 + 9, scale="Log"),
+    ),
+    Case("a range around nothing", VALID, "widen the range", parameter(name="x-a", min=0, max=1e-310)),
+    Case(
+        "no distance from one",
+        VALID,
+        "widen the range",
+        parameter(name="x-a", min=-1e-20, max=1e-20, scale="ReverseLog"),
+    ),
+    Case("1 and 1.0", VALID, "is the same value as values[0]", choice("x-a", 1, 1.0, True)),
     Case(
         "initial value outside its range",
         VALID,

@@ -22,7 +22,7 @@ from obstore import exceptions as obs
 from obstore.store import LocalStore, S3Store, from_url
 
 from crossfold_trainer.contract.config import CREDENTIAL_KEYS, CREDENTIALS_DIR, CREDENTIALS_VARIABLE
-from crossfold_trainer.contract.data import DataSpec, StoreSpec
+from crossfold_trainer.contract.data import SCHEMES, DataSpec, StoreSpec
 from crossfold_trainer.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 Side = Literal["data", "artifacts"]
 T = TypeVar("T")
 
-SCHEMES = ("s3", "gs", "az", "file")
 DEFAULT_REGION = "us-east-1"
 """Signed for when a custom endpoint names no region: what S3-compatible servers expect."""
 CONNECT_TIMEOUT = timedelta(seconds=5)

@@ -11,7 +11,7 @@ from crossfold_cli.importers import darts, katib, optimizationjob, wandb
 from crossfold_cli.importers.located import Located, from_toml, from_yaml
 from crossfold_cli.importers.render import manifest
 from crossfold_cli.importers.shape import Reading, Search
-from crossfold_cli.importers.tune import PLACEHOLDER, Options, Refused, tune_of
+from crossfold_cli.importers.tune import PLACEHOLDER, Imported, Options, Refused, tune_of
 
 
 @dataclass(frozen=True)
@@ -53,21 +53,22 @@ def convert(file: str, source: str | None, options: Options) -> tuple[str, list[
         raise UsageError(f"--from {source} is not known: use {', '.join(FORMATS)}")
     documents = _documents(file)
     name, document = _chosen(file, source, documents)
-    reading = Reading()
-    with reading.part():
-        search = FORMATS[name].read(document, reading)
-    if reading.errors:
-        errors = sorted(reading.errors, key=lambda error: error.line)
-        raise UsageError(f"{file} cannot be imported as a {FORMATS[name].title}", [str(error) for error in errors])
+    reading = Reading(options.dropped, options.replaced)
     try:
-        imported = tune_of(search, options, Path(file).stem)
+        imported = _imported(FORMATS[name], document, reading, options, Path(file).stem)
     except Refused as refused:
-        raise UsageError(f"{file} cannot be imported as a {FORMATS[name].title}", refused.problems) from refused
+        raise UsageError(f"{file} cannot be imported as a {FORMATS[name].title}", refused.lines) from refused
     origin = "standard input" if file == "-" else Path(file).name
     head = [f"From {origin}, a {FORMATS[name].title}, by crossfold import."]
     notes = [*reading.notes, *imported.notes]
     notes += [f"{path}: {text}" for path, text in imported.comments.items() if text.startswith(PLACEHOLDER)]
     return manifest(imported.tune, imported.comments, head), notes
+
+
+def _imported(form: Format, document: Located, reading: Reading, options: Options, stem: str) -> Imported:
+    with reading.part():
+        return tune_of(form.read(document, reading), options, stem, reading.errors)
+    raise Refused(reading.errors)
 
 
 def _documents(file: str) -> list[Located]:

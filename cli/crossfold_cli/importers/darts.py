@@ -5,10 +5,11 @@ a table with ``distribution`` says what it is.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from crossfold_cli.importers.located import Located
-from crossfold_cli.importers.shape import Entry, Reading, Search, choices, interval, only, required
+from crossfold_cli.importers.shape import Reading, Search, choices, interval, only, required
 
 TITLE = "darts hpconfig"
 TOP = "hyperparameters"
@@ -39,8 +40,7 @@ def read(document: Located, reading: Reading) -> Search:
             reading.left(item, f"'{name}'", f"an hpconfig is its table '{TOP}'")
     entries = []
     for name, item in required(document, top, TOP, "the file").mapping(f"'{TOP}'").items():
-        with reading.part():
-            entries.append(Entry(name, item.line, _says(name, item)))
+        entries.append(reading.entry(name, item.line, partial(_says, name, item)))
     return Search(entries=tuple(entries))
 
 

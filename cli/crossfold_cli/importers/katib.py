@@ -1,18 +1,20 @@
 """A Katib Experiment (kubeflow.org/v1beta1). All its numbers are texts."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from crossfold_cli.importers import kubeflow
 from crossfold_cli.importers.located import Located
 from crossfold_cli.importers.shape import (
+    GAUSSIAN_PROCESS,
     Entry,
-    Metric,
     Reading,
     Search,
     choices,
     interval,
     is_kind,
+    metric_of,
     only,
     required,
 )
@@ -28,14 +30,19 @@ _ALGORITHMS = {
     "multivariate-tpe": "TPE",
     "cmaes": "CMAES",
     "sobol": "Sobol",
+    "bayesianoptimization": "GP",
 }
 _SEED = "random_state"
-_SETTINGS = {
-    "n_startup_trials": "startupTrials",
-    "n_ei_candidates": "candidates",
-    "n_EI_candidates": "candidates",
+_ESTIMATOR = "base_estimator"
+_SETTINGS: Mapping[str, Mapping[str, str]] = {
+    "TPE": {
+        "n_startup_trials": "startupTrials",
+        "n_ei_candidates": "candidates",
+        "n_EI_candidates": "candidates",
+    },
+    "GP": {"n_initial_points": "startupTrials"},
 }
-"""Settings of TPE that a Tune has too."""
+"""Settings that a Tune has too."""
 _TYPES = ("double", "int", "discrete", "categorical")
 _SCALES = {"": "", "unknown": "", "uniform": "", "logUniform": "Log"}
 _LEFT = {
@@ -59,7 +66,11 @@ def recognised(document: Located) -> bool:
 
 def read(document: Located, reading: Reading) -> Search:
     """Read an Experiment."""
-    parts = {"objective": _metric, "algorithm": _algorithm, "nasConfig": _architectures}
+    parts = {
+        "objective": ("metric", _metric),
+        "algorithm": ("algorithm", _algorithm),
+        "nasConfig": ("", _architectures),
+    }
     form = kubeflow.Form("an Experiment", _check_version, _entry, _COUNTS, parts, _LEFT, _DEFAULTS)
     return kubeflow.read(document, reading, form)
 
@@ -86,12 +97,9 @@ def _metric(item: Located, reading: Reading) -> Mapping[str, Any]:
             case _:
                 raise value.error(f"objective has '{key}', which is not understood here")
     goal = required(item, given, "type", "objective")
-    if goal.content not in ("minimize", "maximize"):
-        raise goal.error(f"objective.type must be minimize or maximize, not {goal.plain!r}")
     name = required(item, given, "objectiveMetricName", "objective")
-    target = given["goal"].number("objective.goal") if "goal" in given else None
-    text = name.text("objectiveMetricName")
-    return {"metric": Metric(text, maximize=goal.content == "maximize", line=name.line, target=target)}
+    text, target = name.text("objectiveMetricName"), given.get("goal")
+    return {"metric": metric_of(text, goal, "objective.type", target, reading, line=name.line)}
 
 
 def _algorithm(item: Located, reading: Reading) -> Mapping[str, Any]:
@@ -101,15 +109,22 @@ def _algorithm(item: Located, reading: Reading) -> Mapping[str, Any]:
     if name.content not in _ALGORITHMS:
         raise name.error(f"algorithm {name.plain!r} has no counterpart: use {', '.join(_ALGORITHMS)}")
     algorithm, seed = _ALGORITHMS[str(name.content)], None
+    if algorithm == "GP":
+        reading.note(name, f"algorithm {name.content} is GP here: {GAUSSIAN_PROCESS}")
     found: dict[str, float] = {}
     settings = given.get("algorithmSettings")
     for setting in settings.items("algorithmSettings") if settings and settings.content else ():
         pair = setting.mapping("an algorithm setting")
         which = required(setting, pair, "name", "an algorithm setting").text("name")
         if which == _SEED:
-            seed = _whole(required(setting, pair, "value", which), which)
-        elif which in _SETTINGS and algorithm == "TPE":
-            found[_SETTINGS[which]] = _whole(required(setting, pair, "value", which), which)
+            with reading.part("seed"):
+                seed = _whole(required(setting, pair, "value", which), which)
+        elif which in _SETTINGS.get(algorithm, ()):
+            found[_SETTINGS[algorithm][which]] = _whole(required(setting, pair, "value", which), which)
+        elif which == _ESTIMATOR and algorithm == "GP":
+            estimator = required(setting, pair, "value", which)
+            if estimator.content != "GP":
+                raise estimator.error(f"{_ESTIMATOR} {estimator.plain!r} has no counterpart: use GP, or algorithm tpe")
         else:
             reading.left(setting, f"algorithm setting '{which}'", "it has no counterpart")
     return {"algorithm": algorithm, "seed": seed, "settings": found}
@@ -122,16 +137,18 @@ def _whole(item: Located, what: str) -> int:
     return value
 
 
-def _entry(item: Located) -> Entry:
+def _entry(item: Located, reading: Reading) -> Entry:
     given = item.mapping("a parameter")
     name = required(item, given, "name", "a parameter").text("name")
-    only(item, given, ("name", "parameterType", "feasibleSpace"), f"'{name}'")
-    kind = required(item, given, "parameterType", f"'{name}'")
-    space = required(item, given, "feasibleSpace", f"'{name}'")
-    return Entry(name.lstrip("-"), item.line, _says(name, kind, space), texts=kind.content == "categorical")
+    kind = given.get("parameterType")
+    texts = kind is not None and kind.content == "categorical"
+    return reading.entry(name.lstrip("-"), item.line, partial(_says, name, item, given), texts=texts)
 
 
-def _says(name: str, kind: Located, space: Located) -> Mapping[str, Any]:
+def _says(name: str, item: Located, entry: Mapping[str, Located]) -> Mapping[str, Any]:
+    only(item, entry, ("name", "parameterType", "feasibleSpace"), f"'{name}'")
+    kind = required(item, entry, "parameterType", f"'{name}'")
+    space = required(item, entry, "feasibleSpace", f"'{name}'")
     given = space.mapping(f"feasibleSpace of '{name}'")
     match kind.content:
         case "double" | "int":

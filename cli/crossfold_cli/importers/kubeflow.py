@@ -17,16 +17,17 @@ class Form:
         check_version: refuses an apiVersion.
         entry: reads one of spec.parameters.
         counts: fields of spec that are whole numbers: which field of a Search each one is, and its least value.
-        parts: other fields of spec that count, each with what reads it into fields of a Search.
+        parts: other fields of spec that count, each with the field of a Search that it is most of, and with what reads
+            it into fields of a Search.
         left: why other fields are left behind.
         defaults: fields of a Search where spec does not say.
     """
 
     kind: str
     check_version: Callable[[Located], None]
-    entry: Callable[[Located], Entry]
+    entry: Callable[[Located, Reading], Entry]
     counts: Mapping[str, tuple[str, int]]
-    parts: Mapping[str, Callable[[Located, Reading], Mapping[str, Any]]]
+    parts: Mapping[str, tuple[str, Callable[[Located, Reading], Mapping[str, Any]]]]
     left: Mapping[str, str]
     defaults: Mapping[str, Any]
 
@@ -47,12 +48,15 @@ def read(document: Located, reading: Reading, form: Form) -> Search:
             if key == "parameters":
                 for parameter in item.items(key):
                     with reading.part():
-                        entries.append(form.entry(parameter))
+                        entries.append(form.entry(parameter, reading))
             elif key in form.counts:
                 field, least = form.counts[key]
-                found[field] = item.count(key, least=least)
+                with reading.part(field):
+                    found[field] = item.count(key, least=least)
             elif key in form.parts:
-                found |= form.parts[key](item, reading)
+                field, read_part = form.parts[key]
+                with reading.part(field):
+                    found |= read_part(item, reading)
             else:
                 reading.left(item, f"'{key}'", form.left.get(key, "it has no counterpart"))
     if spec and not entries and not reading.errors:

@@ -20,12 +20,12 @@ class SourceError(Exception):
     """Something in a source that cannot be imported.
 
     Attributes:
-        line: where it is, from 1.
+        line: where it is, from 1; 0: in no line of its own.
         text: what is wrong, and what to do.
     """
 
     def __init__(self, line: int, text: str) -> None:
-        super().__init__(f"line {line}: {text}")
+        super().__init__(f"line {line}: {text}" if line else text)
         self.line = line
         self.text = text
 

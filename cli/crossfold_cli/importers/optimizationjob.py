@@ -1,18 +1,21 @@
 """An OptimizationJob of Kubeflow Trainer (trainer.kubeflow.org/v1alpha1). Its numbers are texts."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from crossfold_cli.importers import kubeflow
 from crossfold_cli.importers.located import Located
 from crossfold_cli.importers.shape import (
+    GAUSSIAN_PROCESS,
     Entry,
-    Metric,
     Reading,
     Search,
     choices,
     interval,
     is_kind,
+    metric_of,
     only,
     required,
 )
@@ -21,7 +24,7 @@ TITLE = "Kubeflow OptimizationJob"
 KIND = "OptimizationJob"
 GROUP = "trainer.kubeflow.org/"
 
-_ALGORITHMS = {"random": "Random", "grid": "Grid"}
+_ALGORITHMS = {"random": "Random", "grid": "Grid", "bayesianOptimization": "GP"}
 _DISTRIBUTIONS = ("uniform", "logUniform", "categorical")
 _TYPES = ("Float", "Int")
 _DEFAULT_METRIC = "loss"
@@ -40,9 +43,13 @@ def recognised(document: Located) -> bool:
 
 def read(document: Located, reading: Reading) -> Search:
     """Read an OptimizationJob."""
-    parts = {"objectives": _metric, "searchAlgorithm": _algorithm}
+    parts = {"objectives": ("metric", _metric), "searchAlgorithm": ("algorithm", _algorithm)}
     form = kubeflow.Form("an OptimizationJob", _check_version, _entry, _COUNTS, parts, _LEFT, _DEFAULTS)
-    return kubeflow.read(document, reading, form)
+    search = kubeflow.read(document, reading, form)
+    if search.max_trials is None and "max_trials" not in reading.replaced:
+        reading.note(document, "there is no numTrials, which means 1 trial: --max-trials N asks for more")
+        return replace(search, max_trials=1)
+    return search
 
 
 def _check_version(version: Located) -> None:
@@ -50,7 +57,7 @@ def _check_version(version: Located) -> None:
         raise version.error(f"apiVersion must begin with {GROUP}, not be {version.plain!r}")
 
 
-def _metric(item: Located, _: Reading) -> Mapping[str, Any]:
+def _metric(item: Located, reading: Reading) -> Mapping[str, Any]:
     objectives = item.items("objectives")
     if len(objectives) > 1:
         raise objectives[1].error("several objectives: a Tune has one score; keep the first, or name them by --metric")
@@ -59,14 +66,12 @@ def _metric(item: Located, _: Reading) -> Mapping[str, Any]:
         if key not in ("metric", "direction"):
             raise value.error(f"an objective has '{key}', which is not understood here")
     name = given["metric"].text("metric") if "metric" in given else _DEFAULT_METRIC
-    direction = given.get("direction")
-    words = "minimize" if direction is None else str(direction.content).lower()
-    if words not in ("minimize", "maximize"):
-        raise objectives[0].error(f"direction must be Minimize or Maximize, not {words!r}")
-    return {"metric": Metric(name, maximize=words == "maximize", line=objectives[0].line)}
+    written = given.get("direction", Located("minimize", objectives[0].line))
+    direction = Located(str(written.content).lower(), written.line)
+    return {"metric": metric_of(name, direction, "direction", None, reading, line=objectives[0].line)}
 
 
-def _algorithm(item: Located, _: Reading) -> Mapping[str, Any]:
+def _algorithm(item: Located, reading: Reading) -> Mapping[str, Any]:
     given = item.mapping("searchAlgorithm")
     only(item, given, tuple(_ALGORITHMS), "searchAlgorithm")
     if len(given) > 1:
@@ -76,13 +81,20 @@ def _algorithm(item: Located, _: Reading) -> Mapping[str, Any]:
     for key, value in settings.content.items() if isinstance(settings.content, dict) else ():
         if key != "seed":
             raise value.error(f"searchAlgorithm.{name} has '{key}', which is not understood here")
-        seed = value.count("seed", least=0)
+        with reading.part("seed"):
+            seed = value.count("seed", least=0)
+    if _ALGORITHMS[name] == "GP":
+        reading.note(item, f"searchAlgorithm {name} is GP here: {GAUSSIAN_PROCESS}")
     return {"algorithm": _ALGORITHMS[name], "seed": seed}
 
 
-def _entry(item: Located) -> Entry:
+def _entry(item: Located, reading: Reading) -> Entry:
     given = item.mapping("a parameter")
     name = required(item, given, "name", "a parameter").text("name")
+    return reading.entry(name, item.line, partial(_space, name, item, given), texts=True)
+
+
+def _space(name: str, item: Located, given: Mapping[str, Located]) -> Mapping[str, Any]:
     only(item, given, ("name", "searchSpace"), f"'{name}'")
     space = required(item, given, "searchSpace", f"'{name}'")
     kinds = space.mapping(f"searchSpace of '{name}'")
@@ -90,7 +102,7 @@ def _entry(item: Located) -> Entry:
     if len(kinds) > 1:
         raise space.error(f"searchSpace of '{name}' has {' and '.join(kinds)}: keep one")
     kind, says = next(iter(kinds.items()))
-    return Entry(name, item.line, _says(name, kind, says), texts=True)
+    return _says(name, kind, says)
 
 
 def _says(name: str, kind: str, item: Located) -> Mapping[str, Any]:

@@ -1,11 +1,15 @@
 """What the importers of all formats have in common: what a source says, in a Tune's words."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from crossfold_cli.importers.located import Located, SourceError
+from crossfold_trainer.contract import hyperparameters as hp
+
+GAUSSIAN_PROCESS = "a Gaussian process with expected improvement, whatever the source's acquisition function"
+"""What becomes of other tools' Bayesian optimisation."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +19,8 @@ class Entry:
     Attributes:
         name: as the source spells it.
         line: where it is.
-        says: fields of a Tune's parameter without the name; ``{"value": ...}`` for a constant.
+        says: fields of a Tune's parameter without the name; ``{"value": ...}`` for a constant; empty where it is
+            dropped, or cannot be read.
         texts: whether the format writes every choice as a text, so that "16" may be a number.
     """
 
@@ -31,15 +36,17 @@ class Metric:
 
     Attributes:
         name: as the source spells it.
-        maximize: whether more is better.
+        maximize: whether more is better; None: that cannot be read.
         line: where it is.
         target: value that is good enough.
+        assumed: how the direction was read, where the source does not say it.
     """
 
     name: str
-    maximize: bool
+    maximize: bool | None
     line: int
     target: float | None = None
+    assumed: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,20 +64,48 @@ class Search:
     parallelism: int | None = None
 
 
+GOALS = {"minimize": False, "maximize": True}
+"""What most tools call the directions: whether more is better."""
+
+
 @dataclass
 class Reading:
-    """Collects what is wrong with a source, and what is left behind, so that a person hears of all of it at once."""
+    """Collects what is wrong with a source, and what is left behind, so that a person hears of all of it at once.
 
+    Attributes:
+        dropped: canonical names of hyperparameters that are left out.
+        replaced: fields of a Search that something else takes the place of.
+        errors: what is wrong; never with what is dropped or replaced.
+        notes: how it was read, and what was left behind.
+    """
+
+    dropped: frozenset[str] = frozenset()
+    replaced: frozenset[str] = frozenset()
     errors: list[SourceError] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @contextmanager
-    def part(self) -> Iterator[None]:
-        """Read on after an error in this part."""
+    def part(self, of: str = "") -> Iterator[None]:
+        """Read on after an error in this part, a field of a Search or anything else."""
         try:
             yield
         except SourceError as error:
-            self.errors.append(error)
+            if of not in self.replaced:
+                self.errors.append(error)
+
+    def entry(self, name: str, line: int, says: Callable[[], Mapping[str, Any]], *, texts: bool = False) -> Entry:
+        """A hyperparameter; one that is dropped, or that cannot be read, is there by its name alone.
+
+        Args:
+            name: as the source spells it.
+            line: where it is.
+            says: reads the fields of a Tune's parameter; raises SourceError where they cannot be read.
+            texts: whether the format writes every choice as a text.
+        """
+        if hp.canonical_name(name) not in self.dropped:
+            with self.part():
+                return Entry(name, line, says(), texts)
+        return Entry(name, line, {}, texts)
 
     def left(self, where: Located, what: str, why: str) -> None:
         """Note something that a Tune does not take over."""
@@ -79,6 +114,28 @@ class Reading:
     def note(self, where: Located, text: str) -> None:
         """Note how something was read."""
         self.notes.append(f"line {where.line}: {text}")
+
+
+def metric_of(name: str, goal: Located, what: str, target: Located | None, reading: Reading, *, line: int) -> Metric:
+    """A metric by its name, whatever else of it cannot be read.
+
+    Args:
+        name: as the source spells it.
+        goal: whether less or more of it is better.
+        what: name of that field, for messages.
+        target: value that is good enough.
+        reading: hears of what is wrong with goal and target.
+        line: where the metric is.
+    """
+    maximize, enough = None, None
+    with reading.part("metric"):
+        if goal.content not in GOALS:
+            raise goal.error(f"{what} must be minimize or maximize, not {goal.plain!r}")
+        maximize = GOALS[str(goal.content)]
+    if target is not None:
+        with reading.part("metric"):
+            enough = target.number("the metric's target")
+    return Metric(name, maximize, line, enough)
 
 
 def interval(

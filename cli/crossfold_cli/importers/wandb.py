@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from functools import partial
 from typing import Any
 
 from crossfold_cli.importers.located import Located
-from crossfold_cli.importers.shape import Entry, Metric, Reading, Search, choices, interval, only, required
+from crossfold_cli.importers.shape import Metric, Reading, Search, choices, interval, metric_of, only, required
 
 TITLE = "W&B sweep"
 
@@ -47,9 +49,11 @@ def read(document: Located, reading: Reading) -> Search:
                 case "parameters" | "method":
                     pass
                 case "metric":
-                    metric = _metric(item, reading)
+                    with reading.part("metric"):
+                        metric = _metric(item, reading)
                 case "run_cap":
-                    trials = item.count("run_cap")
+                    with reading.part("max_trials"):
+                        trials = item.count("run_cap")
                 case "name":
                     name = item.text("name")
                 case _:
@@ -58,8 +62,7 @@ def read(document: Located, reading: Reading) -> Search:
         algorithm = _algorithm(required(document, top, "method", "a sweep"))
     with reading.part():
         for parameter, item in required(document, top, "parameters", "a sweep").mapping("parameters").items():
-            with reading.part():
-                entries.append(Entry(parameter, item.line, _says(parameter, item, reading)))
+            entries.append(reading.entry(parameter, item.line, partial(_says, parameter, item, reading)))
     return Search(entries=tuple(entries), name=name, metric=metric, algorithm=algorithm, max_trials=trials)
 
 
@@ -73,15 +76,12 @@ def _algorithm(method: Located) -> str:
 def _metric(item: Located, reading: Reading) -> Metric:
     given = item.mapping("metric")
     only(item, given, ("name", "goal", "target"), "metric")
-    target = given["target"].number("metric.target") if "target" in given else None
     name = required(item, given, "name", "metric").text("metric.name")
-    if "goal" not in given:
-        reading.note(item, "metric has no goal, which W&B reads as minimize, and so it is here")
-        return Metric(name, maximize=False, line=item.line, target=target)
-    goal = given["goal"].text("metric.goal")
-    if goal not in ("minimize", "maximize"):
-        raise given["goal"].error(f"metric.goal must be minimize or maximize, not '{goal}'")
-    return Metric(name, maximize=goal == "maximize", line=item.line, target=target)
+    goal = given.get("goal", Located("minimize", item.line))
+    metric = metric_of(name, goal, "metric.goal", given.get("target"), reading, line=item.line)
+    if "goal" in given:
+        return metric
+    return replace(metric, assumed="metric has no goal, which W&B reads as minimize, and so it is here")
 
 
 def _says(name: str, item: Located, reading: Reading) -> Mapping[str, Any]:

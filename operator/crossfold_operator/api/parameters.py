@@ -1,5 +1,6 @@
 """The search space as a person writes it."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated
 
@@ -23,6 +24,33 @@ class Scale(StrEnum):
     LINEAR = "Linear"
     LOG = "Log"
     REVERSE_LOG = "ReverseLog"
+
+
+LARGEST: Mapping[ParameterType, float] = {ParameterType.FLOAT: 1e300, ParameterType.INT: 2.0**53}
+"""Greatest magnitude of min and max: every width is finite, and JSON tells all integers apart."""
+TOO_LARGE: Mapping[ParameterType, str] = {
+    ParameterType.FLOAT: "Float takes min and max from -1e300 to 1e300: bring min and max nearer to 0",
+    ParameterType.INT: "Int takes min and max from -9007199254740992 to 9007199254740992 (2^53), since JSON cannot tell"
+    " greater integers apart: bring min and max nearer to 0",
+}
+_STEP_SLACK = 1.0001
+"""The API server reckons in binary floats, in which 0.3 - 0.2 is less than 0.1."""
+
+
+def _not_too_large(type_: ParameterType) -> Rule:
+    bound = LARGEST[type_]
+    return Rule(
+        f"self.type != '{type_}' || ((!has(self.min) || self.min >= -{bound})"
+        f" && (!has(self.max) || self.max <= {bound}))",
+        TOO_LARGE[type_],
+    )
+
+
+def _whole(field: str) -> str:
+    """CEL for a field that is not set, beyond what a 64-bit integer holds (another rule says so), or a whole number."""
+    bound = LARGEST[ParameterType.INT]
+    value = f"self.{field}"
+    return f"(!has({value}) || {value} < -{bound} || {value} > {bound} || {value} == double(int({value})))"
 
 
 class ParameterSpec(Model):
@@ -70,10 +98,14 @@ class ParameterSpec(Model):
             "scale ReverseLog is for Float, needs max below 1 and takes no step",
         ),
         Rule(
-            "self.type != 'Int' || ((!has(self.min) || self.min == double(int(self.min)))"
-            " && (!has(self.max) || self.max == double(int(self.max)))"
-            " && (!has(self.step) || self.step == double(int(self.step))))",
+            f"self.type != 'Int' || ({' && '.join(map(_whole, ('min', 'max', 'step')))})",
             "Int needs whole numbers for min, max and step",
+        ),
+        *map(_not_too_large, LARGEST),
+        Rule(
+            "!has(self.step) || !has(self.min) || !has(self.max) || self.min >= self.max"
+            f" || self.step <= (self.max - self.min) * {_STEP_SLACK}",
+            "step is larger than max - min, which leaves one value: lower step, or move the parameter to spec.fixed",
         ),
     )
 

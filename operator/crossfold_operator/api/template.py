@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from crossfold_operator.api.fields import ANY_JSON, MUTABLE, Text, named_list
+from crossfold_operator.api.quantities import amount
 from crossfold_operator.names import RESERVED_LABEL_DOMAINS
 from crossfold_trainer.contract.base import Model, Name, Rule, ShortText
 
@@ -16,6 +17,32 @@ LabelValue = Annotated[str, Field(max_length=63)]
 OPAQUE_OBJECT: dict[str, Any] = {"type": "object", **ANY_JSON}
 
 
+def _quantity_rules(field: str) -> tuple[Rule, ...]:
+    """Rules on limits or requests.
+
+    Before Kubernetes 1.34 the API server reckons that a quantity may be as long as a request, so that each rule may
+    look at each of them only once.
+    """
+    names, value = f"!has(self.{field}) || self.{field}", f"self.{field}[k]"
+    return (
+        Rule(
+            f"{names}.all(k, type({value}) == int ? {value} >= 0 : (isQuantity({value}) && !{value}.startsWith('-')))",
+            f"{field} takes quantities of at least 0 as Kubernetes writes them: 16Gi or 16G of memory (not 16GB),"
+            " 2 or 500m of cpu",
+        ),
+        Rule(
+            f"{names}.all(k, !k.contains('/') || type({value}) == int || !{value}.matches('\\\\D'))",
+            f"{field} takes whole numbers of a device such as nvidia.com/gpu: write 1, without unit or fraction",
+        ),
+        Rule(
+            f"{names}.all(k, k in ['cpu', 'memory', 'ephemeral-storage'] || k.startsWith('hugepages-')"
+            " || k.contains('/'))",
+            f"{field} takes cpu, memory, ephemeral-storage, hugepages-SIZE, and devices with their domain, such as"
+            " nvidia.com/gpu",
+        ),
+    )
+
+
 class ResourcesSpec(Model):
     """Compute resources of the trainer container."""
 
@@ -23,6 +50,31 @@ class ResourcesSpec(Model):
     """Most that the container may use, such as nvidia.com/gpu: 1 and memory: 16Gi."""
     requests: Annotated[dict[LabelKey, Quantity], Field(max_length=16)] = {}
     """What is set aside for the container."""
+
+    rules = (*_quantity_rules("limits"), *_quantity_rules("requests"))
+
+    @property
+    def problems(self) -> list[str]:
+        """Requests that Kubernetes would refuse for their limits, which costs the API server too much to compare."""
+        found = []
+        for name, request in self.requests.items():
+            limit = self.limits.get(name)
+            exact = "/" in name or name.startswith("hugepages-")
+            if limit is None and exact:
+                found.append(f"requests.{name}: {request} needs a limit that is the same: set limits.{name}, too")
+            elif limit is not None and (problem := _misfit(request, limit, exact=exact)):
+                found.append(f"requests.{name}: {request} {problem} limits.{name}, {limit}: change one of them")
+        return found
+
+
+def _misfit(request: int | str, limit: int | str, *, exact: bool) -> str:
+    """How a request does not go with its limit, in words; empty when it does, or when one of them is no quantity."""
+    wanted, most = amount(request), amount(limit)
+    if wanted is None or most is None or wanted == most:
+        return ""
+    if exact:
+        return "must be the same as"
+    return "is more than" if wanted > most else ""
 
 
 class EnvVar(Model):
@@ -128,7 +180,7 @@ class TemplateSpec(Model):
     """Further labels of Jobs and pods."""
     annotations: Annotated[dict[LabelKey, Text], Field(max_length=16)] = {}
     """Further annotations of Jobs and pods."""
-    shm_size: Annotated[str, Field(max_length=32, pattern=r"^[1-9][0-9]*(Ki|Mi|Gi|K|M|G)?$")] = "2Gi"
+    shm_size: Annotated[str, Field(max_length=32, pattern=r"^[1-9][0-9]*(Ki|Mi|Gi|k|M|G)?$")] = "2Gi"
     """Size of /dev/shm, which worker processes exchange batches through."""
 
     rules = (

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
+from crossfold_operator.api.quantities import is_quantity
 from crossfold_operator.cluster.base import Obj
 from crossfold_operator.crdgen import NAME_PATTERN, schema_of
 from crossfold_operator.names import API_VERSIONS, OWN_KINDS, Kind
@@ -19,6 +20,8 @@ Schema = Mapping[str, Any]
 
 _OPAQUE = "x-kubernetes-preserve-unknown-fields"
 _INT_OR_STRING = "x-kubernetes-int-or-string"
+_LARGEST_WHOLE = 1e16
+"""Greatest whole number that is written without an exponent."""
 _SUGGEST = 0.6
 """How alike two field names must be for one to be suggested in the place of the other."""
 
@@ -203,9 +206,16 @@ def _bounds(value: Any, schema: Schema) -> Iterator[str]:
     elif isinstance(value, int | float) and not isinstance(value, bool):
         low, high = schema.get("minimum"), schema.get("maximum")
         if low is not None and (value < low or (value == low and schema.get("exclusiveMinimum"))):
-            yield f"must be {'above' if schema.get('exclusiveMinimum') else 'at least'} {low:g}, not {_show(value)}"
+            words = "above" if schema.get("exclusiveMinimum") else "at least"
+            yield f"must be {words} {_exact(low)}, not {_show(value)}"
         if high is not None and (value > high or (value == high and schema.get("exclusiveMaximum"))):
-            yield f"must be {'below' if schema.get('exclusiveMaximum') else 'at most'} {high:g}, not {_show(value)}"
+            words = "below" if schema.get("exclusiveMaximum") else "at most"
+            yield f"must be {words} {_exact(high)}, not {_show(value)}"
+
+
+def _exact(bound: float) -> str:
+    """A bound with all its digits: 2147483647, not 2.14748e+09."""
+    return str(int(bound)) if abs(bound) <= _LARGEST_WHOLE and bound == int(bound) else repr(bound)
 
 
 def _length(length: int, schema: Schema, what: str, words: str) -> Iterator[str]:
@@ -283,12 +293,18 @@ def _typed(value: Any, schema: Schema) -> Any:
     return value
 
 
+_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    "replace": lambda text, old, new: text.replace(old, new),
+    "isQuantity": is_quantity,
+}
+"""Functions of the API server's CEL that the package lacks."""
+
+
 def _holds(rule: str, variables: Mapping[str, Any]) -> bool:
     from cel import Context  # noqa: PLC0415 -- only local mode has it
 
-    functions = {"replace": lambda text, old, new: text.replace(old, new)}
     try:
-        return _program(rule).execute(Context(variables=dict(variables), functions=functions)) is True
+        return _program(rule).execute(Context(variables=dict(variables), functions=dict(_FUNCTIONS))) is True
     except (ValueError, TypeError, RuntimeError, ArithmeticError):
         # As the API server does: a rule that cannot be evaluated does not hold.
         return False

@@ -109,7 +109,7 @@ class Range(Dimension):
         return float(min(max(rounded(coordinate), self.first), self.last))
 
     def _find(self, value: Any) -> float | None:
-        if not _is_number(value) or not rounded(self.first) <= rounded(value) <= rounded(self.last):
+        if not hp.is_number(value) or not rounded(self.first) <= rounded(value) <= rounded(self.last):
             return None
         return self.value(value)
 
@@ -154,7 +154,7 @@ class ReverseRange(Range):
         return min(max(rounded(1 - coordinate), self.low), self.high)
 
     def _find(self, value: Any) -> float | None:
-        if not _is_number(value) or not rounded(self.low) <= rounded(value) <= rounded(self.high):
+        if not hp.is_number(value) or not rounded(self.low) <= rounded(value) <= rounded(self.high):
             return None
         return self._inside(float(1 - decimal(min(max(rounded(value), self.low), self.high))))
 
@@ -202,12 +202,12 @@ class Steps(Counted):
         return int(exact) if self.whole else float(exact)
 
     def _find(self, value: Any) -> int | None:
-        if not _is_number(value):
+        if not hp.is_number(value):
             return None
         index = round((decimal(value) - self.low) / self.step)
-        if self.first <= index <= self.last and rounded(value) == rounded(self.value(index)):
-            return index
-        return None
+        found = self.value(index)
+        same = value == found if self.whole else rounded(value) == rounded(found)
+        return index if self.first <= index <= self.last and same else None
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ class LogIntegers(Counted):
         return int(coordinate)
 
     def _find(self, value: Any) -> int | None:
-        if _is_number(value) and value == int(value) and self.first <= value <= self.last:
+        if hp.is_number(value) and value == int(value) and self.first <= value <= self.last:
             return int(value)
         return None
 
@@ -267,10 +267,6 @@ class Choices(Counted):
         return self._places.get(canonical(self.name, value))
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def decimal(value: float) -> Decimal:
     """The number as it is written: 0.1 is one tenth."""
     return Decimal(repr(value))
@@ -288,9 +284,9 @@ def _numbers(value: Any) -> Any:
     match value:
         case bool() | str() | None:
             return value
-        case int() | float() if math.isfinite(value):
-            number = rounded(value) if isinstance(value, float) else value
-            return int(number) if number == int(number) else number
+        case float() if math.isfinite(value):
+            number = value if value.is_integer() else rounded(value)
+            return int(number) if number.is_integer() else number
         case list() | tuple():
             return [_numbers(item) for item in value]
         case dict():

@@ -1,7 +1,7 @@
 """A seeded permutation of range(size) that is computed index by index, for sizes that do not fit into memory."""
 
 from collections.abc import Callable
-from hashlib import blake2b
+from hashlib import blake2b, shake_256
 
 _ROUNDS = 6
 
@@ -54,5 +54,9 @@ def _unfeistel(image: int, half: int, seed: int) -> int:
 
 
 def _mixed(right: int, half: int, seed: int, step: int) -> int:
-    digest = blake2b(f"{seed}/{step}/{right}".encode(), digest_size=half // 8 + 1).digest()
+    text, size = f"{seed}/{step}/{right}".encode(), half // 8 + 1
+    # BLAKE2b is faster, and has 64 bytes at most.
+    digest = (
+        blake2b(text, digest_size=size).digest() if size <= blake2b.MAX_DIGEST_SIZE else shake_256(text).digest(size)
+    )
     return int.from_bytes(digest) & ((1 << half) - 1)

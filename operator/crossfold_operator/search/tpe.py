@@ -10,7 +10,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as Told
 
-from crossfold_operator.search.dimensions import Choices, Counted, Dimension
+from crossfold_operator.search.dimensions import Choices, Coordinate, Counted, Dimension
 from crossfold_operator.search.history import Trial, TrialState
 from crossfold_operator.search.question import Question
 from crossfold_operator.search.space import Point
@@ -30,6 +30,9 @@ _RUNNING = 250
 """Running trials that it keeps clear of, the latest: each is one more place that every candidate is compared with."""
 _VIOLATION = {"constraints:acceleratorMemory": 1.0}
 """What Optuna's Trial.set_constraint keeps of a constraint that is violated (above 0); it ranks by their sum."""
+_COUNTABLE = 10**9
+"""Values of a dimension up to which Optuna weighs the share of each. Shares of more are lost in rounding: such a
+dimension counts as continuous."""
 _TRIES = 6
 """Points to propose."""
 
@@ -59,7 +62,7 @@ def proposals(question: Question) -> Iterator[Point]:
     )
     for _ in range(_TRIES):
         asked = study.ask(distributions).params
-        yield tuple(asked[name] for name in distributions)
+        yield tuple(_coordinate(dimension, asked[dimension.name]) for dimension in space.dimensions)
 
 
 def version() -> str:
@@ -89,9 +92,15 @@ class _Told(FrozenTrial):
 def _distribution(dimension: Dimension) -> BaseDistribution:
     if isinstance(dimension, Choices):
         return CategoricalDistribution(range(dimension.size))
-    if isinstance(dimension, Counted):
+    if isinstance(dimension, Counted) and dimension.size <= _COUNTABLE:
         return IntDistribution(dimension.first, dimension.last, log=dimension.log)
     return FloatDistribution(dimension.first, dimension.last, log=dimension.log)
+
+
+def _coordinate(dimension: Dimension, asked: float) -> Coordinate:
+    if isinstance(dimension, Counted):
+        return min(max(round(asked), dimension.first), dimension.last)
+    return asked
 
 
 def _told(trial: Trial, coordinates: dict[str, Any], distributions: Distributions, last: float | None) -> FrozenTrial:

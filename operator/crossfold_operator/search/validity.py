@@ -1,18 +1,17 @@
 """What is wrong with a search that the schema and CEL could not see: what depends on values without a type."""
 
-import math
 from collections.abc import Sequence
 
 from crossfold_operator.api.algorithm import AlgorithmSpec
-from crossfold_operator.api.parameters import InitialTrial, ParameterSpec, ParameterType, Scale
+from crossfold_operator.api.parameters import LARGEST, TOO_LARGE, InitialTrial, ParameterSpec, ParameterType, Scale
 from crossfold_operator.search.dimensions import DIGITS, Coordinate, canonical
 from crossfold_operator.search.space import space_of
 from crossfold_trainer.contract import hyperparameters as hp
 
-_LARGEST_INTEGER = 2**53
-"""Greatest magnitude in which JSON numbers still tell all integers apart."""
 _NARROWEST = 1e-6
-"""Least width of a continuous range, relative to its bounds: leaves 100,000 values of 12 digits."""
+"""Least width of a continuous or logarithmic range, relative to its bounds: leaves 100,000 values of 12 digits."""
+_SMALLEST = 1e-300
+"""Least width and step: floats nearer to 0 have fewer digits."""
 _NEAREST = 1e-9
 """Least distance from 1 under ReverseLog: leaves three of the 12 digits."""
 _FINEST = 10.0 ** (1 - DIGITS)
@@ -100,30 +99,40 @@ def _choice_problems(path: str, name: str, parameter: ParameterSpec) -> list[str
 
 
 def _range_problems(path: str, name: str, parameter: ParameterSpec) -> list[str]:
-    low, high, step = parameter.min, parameter.max, parameter.step
+    low, high = parameter.min, parameter.max
     if low is None or high is None:
         return []
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return [f"{path}: min and max must be finite numbers"]
+    if not all(abs(bound) <= LARGEST[parameter.type] for bound in (low, high)):
+        return [f"{path}: {TOO_LARGE[parameter.type]}"]
     known = hp.HYPERPARAMETERS.get(name)
     if known is not None and known.number is None:
         return [f"{path}.type: '{name}' must be {known.expects}: use type Categorical and list the values"]
     if known is not None and known.number is int and parameter.type is ParameterType.FLOAT:
         return [f"{path}.type: '{name}' must be {known.expects}: use type Int"]
-    largest = max(abs(low), abs(high))
-    if parameter.type is ParameterType.INT:
-        if largest > _LARGEST_INTEGER:
-            return [f"{path}: integers beyond ±2^53 cannot be told apart in JSON: bring min and max nearer to 0"]
-    elif step is None:
-        if parameter.scale is Scale.REVERSE_LOG and 1 - high < _NEAREST:
-            return [f"{path}.max: values so near to 1 cannot be told apart: lower it to {1 - _NEAREST} or less"]
-        if high - low < _NARROWEST * largest:
-            return [f"{path}: min and max are almost the same: widen the range, or move '{name}' to spec.fixed"]
-    elif step < _FINEST * largest:
-        return [f"{path}.step: {step!r} is too fine: values must differ in their first {DIGITS} digits; raise it"]
+    if problem := _resolution_problem(name, parameter, low, high):
+        return [f"{path}{problem}"]
     whole = parameter.type is ParameterType.INT
     return [
         f"{path}.{field}: {problem}: change {field}"
         for field, bound in (("min", low), ("max", high))
         if (problem := hp.value_problem(name, int(bound) if whole else bound))
     ]
+
+
+def _resolution_problem(name: str, parameter: ParameterSpec, low: float, high: float) -> str | None:
+    """Why the values of a range cannot be told apart, after the path of the parameter; None when they can."""
+    largest, step = max(abs(low), abs(high)), parameter.step
+    # Under ReverseLog distances from 1 are what counts.
+    farthest = max(largest, 1 - low) if parameter.scale is Scale.REVERSE_LOG else largest
+    narrow = high - low < max(_NARROWEST * farthest, _SMALLEST)
+    if parameter.type is ParameterType.INT:
+        if parameter.scale is Scale.LOG and narrow:
+            return ": min and max are almost the same on a logarithmic scale: widen the range, or use scale Linear"
+    elif step is not None:
+        if step < max(_FINEST * largest, _SMALLEST):
+            return f".step: {step!r} is too fine: values must differ in their first {DIGITS} digits; raise it"
+    elif parameter.scale is Scale.REVERSE_LOG and high > 1 - _NEAREST:
+        return f".max: values so near to 1 cannot be told apart: lower it to {1 - _NEAREST} or less"
+    elif narrow:
+        return f": min and max are almost the same: widen the range, or move '{name}' to spec.fixed"
+    return None

@@ -14,6 +14,7 @@ from crossfold_cli.yamljson import load_all
 from crossfold_operator import problems
 from crossfold_operator.api.tune import TuneSpec
 from crossfold_operator.cluster.admission import admit
+from crossfold_trainer.contract.metrics import KNOWN_OBJECTIVES
 
 FILES = Path(__file__).parent / "imports"
 
@@ -227,7 +228,7 @@ def test_darts_constants(tmp_path: Path, says: str) -> None:
         ("[]", "line 2: 'gamma' is empty: list at least one"),
         (
             "[0.5, 2]",
-            "line 2: 'gamma': spec.parameters[0].values[1]: hyperparameter 'gamma' must be a number in (0, 1]",
+            "line 2: 'gamma': values[1]: hyperparameter 'gamma' must be a number in (0, 1]",
         ),
         ("0.5", "there is nothing to search"),
     ],
@@ -238,7 +239,7 @@ def test_what_darts_cannot_mean(tmp_path: Path, says: str, message: str) -> None
 
 def test_a_list_of_augmentations_is_a_choice_between_them(tmp_path: Path) -> None:
     said = refused(tmp_path, "hyperparameters:\n  augment: [D4, Blur]\n", "darts")
-    assert "line 2: 'augment': spec.parameters[0].values[0]: hyperparameter 'augment' must be a list" in said
+    assert "line 2: 'augment': values[0]: hyperparameter 'augment' must be a list" in said
 
 
 SWEEP = "method: {method}\nparameters:\n  x-a: {says}\n"
@@ -481,6 +482,37 @@ def test_what_an_optimization_job_cannot_mean(tmp_path: Path, space: str, messag
     assert message in refused(tmp_path, JOB.format(space=space), None)
 
 
+@pytest.mark.parametrize("source", ["katib", "optimizationjob"])
+def test_bayesian_optimisation_is_a_gaussian_process(tmp_path: Path, source: str) -> None:
+    if source == "katib":
+        text = EXPERIMENT.format(algorithm="bayesianoptimization", kind="int", space="{min: '1', max: '9'}")
+        settings = "[{name: base_estimator, value: GP}, {name: n_initial_points, value: '5'}, {name: acq_func, value: LCB}, {name: random_state, value: '3'}]"
+        text = text.replace("bayesianoptimization}", f"bayesianoptimization, algorithmSettings: {settings}}}")
+        line, more = 5, {"settings": {"startupTrials": 5}}
+    else:
+        text = JOB.format(space="{uniform: {min: '1', max: '9'}}").replace(
+            "  parameters", "  searchAlgorithm: {bayesianOptimization: {seed: 3}}\n  parameters"
+        )
+        line, more = 5, {}
+    tune, notes = imported(tmp_path, text, None)
+    assert tune["spec"]["algorithm"] == {"name": "GP", "seed": 3} | more
+    assert any(note.startswith(f"line {line}: ") and "is GP here" in note for note in notes)
+    if source == "katib":
+        assert any("'acq_func' is not carried over" in note for note in notes)
+        forest = text.replace("value: GP", "value: RF")
+        assert "line 5: base_estimator 'RF' has no counterpart" in refused(tmp_path, forest, None)
+
+
+def test_an_optimization_job_without_a_number_has_one_trial(tmp_path: Path) -> None:
+    text = JOB.format(space="{categorical: {choices: [a]}}")
+    tune, notes = imported(tmp_path, text, None)
+    assert tune["spec"]["maxTrials"] == 1
+    assert "line 1: there is no numTrials, which means 1 trial: --max-trials N asks for more" in notes
+    tune, notes = imported(tmp_path, text, None, max_trials=9)
+    assert tune["spec"]["maxTrials"] == 9
+    assert "numTrials" not in "\n".join(notes)
+
+
 def test_several_objectives(tmp_path: Path) -> None:
     text = JOB.format(space="{categorical: {choices: [a]}}").replace("[{}]", "[{metric: loss}, {metric: accuracy}]")
     assert "line 4: several objectives" in refused(tmp_path, text, None)
@@ -532,6 +564,170 @@ def test_what_admission_says_of_an_option(tmp_path: Path) -> None:
     text = "hyperparameters: {gamma: [1, 0.9]}"
     assert "metadata.name takes lower-case letters" in refused(tmp_path, text, None, name="No")
     assert "spec.maxTrials: must be at most 10000" in refused(tmp_path, text, None, max_trials=10_001)
+
+
+# What is dropped and replaced, and all errors at once --------------------------------------------------------------
+
+DROP_SWEEP = """method: random
+metric: {name: score, goal: maximum}
+run_cap: many
+parameters:
+  learning_rate: {min: 0.0001, max: 0.01}
+  optimizer: {parameters: {name: {values: [adam, sgd]}}}
+  dropout: {distribution: normal, mu: 0.3, sigma: 0.1}
+"""
+DROP_EXPERIMENT = """apiVersion: kubeflow.org/v1beta1
+kind: Experiment
+metadata: {name: drop}
+spec:
+  objective: {type: minimize, objectiveMetricName: loss}
+  algorithm: {algorithmName: random, algorithmSettings: [{name: random_state, value: "99999999999"}]}
+  maxTrialCount: 10
+  maxFailedTrialCount: 3
+  parameters:
+  - {name: learning_rate, parameterType: double, feasibleSpace: {min: "0.0001", max: "0.01"}}
+  - {name: batch_size, parameterType: int, feasibleSpace: {min: "4", max: "16"}}
+  - {name: momentum, parameterType: double, feasibleSpace: {min: "0.5", max: "0.9", distribution: normal}}
+  - {name: epochs, parameterType: int, feasibleSpace: {min: "1", max: "1"}}
+"""
+
+
+def test_what_is_dropped_or_replaced_is_not_judged(tmp_path: Path) -> None:
+    tune, notes = imported(
+        tmp_path,
+        DROP_SWEEP,
+        None,
+        drop=frozenset({"optimizer", "dropout"}),
+        metric="val/JaccardIndex",
+        max_trials=5,
+    )
+    assert tune["spec"]["parameters"] == [{"name": "learning_rate", "type": "Float", "min": 0.0001, "max": 0.01}]
+    assert tune["spec"]["objective"] == {"metrics": [{"name": "val/JaccardIndex"}]}
+    assert tune["spec"]["maxTrials"] == 5
+    assert [note for note in notes if "dropped, as asked for" in note] == [
+        "line 6: 'optimizer' is not carried over: dropped, as asked for",
+        "line 7: 'dropout' is not carried over: dropped, as asked for",
+    ]
+    said = refused(
+        tmp_path, DROP_SWEEP, None, drop=frozenset({"optimizer", "dropout"}), metric="val/Mine", max_trials=5
+    )
+    assert said.splitlines()[1:] == [f"  --metric val/Mine is not known: use one of {', '.join(KNOWN_OBJECTIVES)}"]
+    tune, notes = imported(
+        tmp_path, DROP_EXPERIMENT, None, drop=frozenset({"momentum", "epochs"}), seed=7, max_trials=2
+    )
+    assert [parameter["name"] for parameter in tune["spec"]["parameters"]] == ["learning_rate", "batch_size"]
+    assert tune["spec"]["algorithm"] == {"name": "Random", "seed": 7}
+    assert (tune["spec"]["maxTrials"], tune["spec"]["maxFailedTrials"]) == (2, 2)
+    assert "maxFailedTrials is 2, not 3: more are not asked" in notes
+
+
+def test_the_direction_that_a_source_does_not_say_is_told_where_it_counts(tmp_path: Path) -> None:
+    text = f"metric: {{name: score}}\n{SWEEP.format(method='bayes', says='{min: 1, max: 4}')}"
+    _, notes = imported(tmp_path, text, None, metric="val/Recall")
+    assert "W&B reads as minimize" not in "\n".join(notes)
+    _, notes = imported(tmp_path, text, None, metric="val/Mine")
+    assert "line 1: metric has no goal, which W&B reads as minimize, and so it is here" in notes
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "lines"),
+    [
+        (
+            DROP_SWEEP,
+            {},
+            [
+                "line 2: metric.goal must be",
+                "line 2: Crossfold's trainer knows no metric 'score'",
+                "line 3: run_cap must be",
+                "line 6: 'optimizer' nests",
+                "line 6: Crossfold's trainer knows no hyperparameter 'optimizer'",
+                "line 7: 'dropout' has the distribution 'normal'",
+                "line 7: Crossfold's trainer knows no hyperparameter 'dropout'",
+            ],
+        ),
+        (
+            DROP_EXPERIMENT.replace("0.0001", "-1").replace('"4", max: "16"', '"0", max: "16"'),
+            {"data": "ftp://d"},
+            [
+                "line 10: 'learning_rate': min: hyperparameter 'learning_rate' must be a number above 0, not -1",
+                "line 11: 'batch_size': min: hyperparameter 'batch_size'",
+                "line 12: 'momentum' has the distribution 'normal'",
+                "line 12: Crossfold's trainer knows no hyperparameter 'momentum'",
+                "line 13: the lower bound 1 must be below",
+                "line 13: Crossfold's trainer knows no hyperparameter 'epochs'",
+                "spec.algorithm.seed: must be at most 2147483647, not 99999999999: give another one by --seed N",
+                "spec.data: uri has a scheme that nothing reads",
+            ],
+        ),
+        (
+            (
+                "method: grid\nmetric: {name: score}\nparameters:\n  learning_rate: {min: -1.0, max: 1.0}\n"
+                "  gamma: {values: [2]}\n  x-a: {min: 0, max: 1, q: 1e-305}\n"
+            ),
+            {"name": "No"},
+            [
+                "line 2: Crossfold's trainer knows no metric 'score'",
+                "line 4: 'learning_rate': Grid needs a step",
+                "line 4: 'learning_rate': min: hyperparameter 'learning_rate' must be a number above 0, not -1",
+                "line 5: 'gamma': values[0]: hyperparameter 'gamma' must be a number in (0, 1], not 2",
+                "line 6: 'x-a': step: 1e-305 is too fine",
+                "metadata.name takes lower-case letters",
+            ],
+        ),
+        # The schema, the rules and the operator each say something, of fields of the same place.
+        (
+            (
+                "hyperparameters:\n  x-a: {low: 0, high: 99999999999999999999}\n  gamma: [2]\n"
+                "  x-b: {low: 0.0, high: 1e308}\n  x-c: 1\n  batch_size: 0\n"
+            ),
+            {"max_trials": 10_001, "seed": 2**31},
+            [
+                "line 2: 'x-a': Int takes min and max from",
+                "line 3: 'gamma': values[0]",
+                "line 4: 'x-b': Float takes min and max from",
+                "line 6: 'batch_size': hyperparameter 'batch_size' must be an integer of at least 1, not 0",
+                "spec.algorithm.seed: must be at most 2147483647",
+                "spec.maxTrials: must be at most 10000, not 10001: give another one by --max-trials N",
+            ],
+        ),
+    ],
+)
+def test_all_errors_are_told_at_once_and_each_once(
+    tmp_path: Path, text: str, options: dict[str, Any], lines: list[str]
+) -> None:
+    said = refused(tmp_path, text, None, **options).splitlines()[1:]
+    assert [line.strip()[: len(start)] for line, start in zip(said, lines, strict=True)] == lines
+
+
+def test_the_text_none_is_null_where_there_is_one(tmp_path: Path) -> None:
+    text = (
+        "method: grid\nmetric: {name: val_loss, goal: minimize}\nparameters:\n  batch_size: {values: [4, 8]}\n"
+        "  model_encoder_weights: {values: [None, imagenet]}\n  focal_loss_alpha: {values: ['null', 0.5]}\n"
+        "  bands: {value: ''}\n  x-a: {values: [None, b]}\n"
+    )
+    tune, notes = imported(tmp_path, text, None)
+    assert [parameter["values"] for parameter in tune["spec"]["parameters"][1:]] == [
+        [None, "imagenet"],
+        [None, 0.5],
+        ["None", "b"],
+    ]
+    assert tune["spec"]["fixed"] == [{"name": "bands", "value": None}]
+    assert [note for note in notes if note.endswith("is read as null")] == [
+        "line 5: 'model_encoder_weights': the text 'None' is read as null",
+        "line 6: 'focal_loss_alpha': the text 'null' is read as null",
+        "line 7: 'bands': the text '' is read as null",
+    ]
+    experiment = EXPERIMENT.format(algorithm="random", kind="categorical", space='{list: ["None", "imagenet"]}')
+    tune, _ = imported(tmp_path, experiment.replace("x-a", "model_encoder_weights"), None)
+    assert tune["spec"]["parameters"][0]["values"] == [None, "imagenet"]
+
+
+def test_a_relative_path_is_for_this_machine(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("hyperparameters: {gamma: [1, 0.9]}")
+    printed, _ = convert(str(file), None, Options(data="maps/slumps", artifacts="/runs"))
+    assert "data: {uri: maps/slumps}" in printed
+    assert "a relative path: crossfold run takes it, a cluster does not" in printed
 
 
 # Files ------------------------------------------------------------------------------------------------------------

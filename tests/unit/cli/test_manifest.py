@@ -108,3 +108,7 @@ def test_relative_places_become_absolute() -> None:
     for odd in ({"data": {"uri": 3}}, {"data": None}, {"data": {"uri": "/abs"}, "artifacts": {"uri": "file:///x"}}):
         assert absolute_uris({"spec": odd}, Path("/here"))["spec"] == odd
     assert absolute_uris({"spec": 1}, Path("/here")) == {"spec": 1}
+    trainer = {"weightsFromCheckpoint": "best.ckpt", "maxEpochs": 3}
+    assert absolute_uris({"spec": {"trainer": trainer}}, Path("/here"))["spec"] == {
+        "trainer": {"weightsFromCheckpoint": "/here/best.ckpt", "maxEpochs": 3}
+    }

@@ -85,6 +85,16 @@ def test_null_is_nothing_where_it_may_not_be_and_itself_where_it_may() -> None:
         (spec(maxTrials=1.5), ["spec.maxTrials: must be an integer, not 1.5"]),
         (spec(maxTrials="4"), ["spec.maxTrials: must be an integer, not '4': remove the quotes"]),
         (spec(suspend="yes"), ["spec.suspend: must be true or false, not 'yes': remove the quotes"]),
+        (
+            spec(objective={"metrics": [{"name": "val/jaccardindex"}]}),
+            [
+                "spec.objective.metrics[0]: no metric has this name, in which capital and small letters differ: did you mean val/JaccardIndex?"
+            ],
+        ),
+        (
+            spec(algorithm={"seed": 2**31}),
+            ["spec.algorithm.seed: must be at most 2147483647, not 2147483648"],
+        ),
         (spec(parameters={}), ["spec.parameters: must be a list, not {}"]),
         (spec(parameters=[]), ["spec.parameters: must have at least 1 items, not 0"]),
         (spec(data=[]), ["spec.data: must be a mapping, not []"]),

@@ -86,6 +86,15 @@ def test_values_of_another_space_have_no_point(parameters: dict[str, Any]) -> No
     assert space.point(parameters) is None
 
 
+def test_great_integers_are_told_apart_to_their_last_digit() -> None:
+    base = 10**15
+    (steps,) = space_of([parameter(type="Int", min=base, max=2 * base, step=10)]).dimensions
+    assert [steps.coordinate(base + i) for i in (10, 3, 11)] == [1, None, None]
+    assert steps.coordinate(float(base + 10)) == 1
+    (choices,) = space_of([parameter(type="Categorical", values=[base, base + 1])]).dimensions
+    assert choices.coordinate(float(base + 1)) == 1
+
+
 def test_sizes() -> None:
     grid = [parameter(f"x-{i}", type="Int", min=1, max=1000) for i in range(4)]
     assert space_of(grid).size == 10**12

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from crossfold_operator.api.algorithm import SETTINGS, AlgorithmName, AlgorithmSpec
-from crossfold_operator.api.parameters import InitialTrial, ParameterSpec
+from crossfold_operator.api.parameters import TOO_LARGE, InitialTrial, ParameterSpec, ParameterType
 from crossfold_operator.search.validity import initial_problems, search_problems, value_problems
 
 
@@ -73,12 +73,39 @@ def trial(*values: tuple[str, Any]) -> InitialTrial:
         ),
         (
             [parameter("x-a", type="Int", min=0, max=2**60)],
-            ["spec.parameters[0]: integers beyond ±2^53 cannot be told apart in JSON: bring min and max nearer to 0"],
+            [f"spec.parameters[0]: {TOO_LARGE[ParameterType.INT]}"],
+        ),
+        *(
+            (
+                [parameter("x-a", type="Float", min=low, max=high)],
+                [f"spec.parameters[0]: {TOO_LARGE[ParameterType.FLOAT]}"],
+            )
+            for low, high in ((0, float("inf")), (float("nan"), 1), (-1e308, 1e308), (-1.1e300, 0))
+        ),
+        ([parameter("x-a", type="Float", min=-1e300, max=1e300)], []),
+        ([parameter("x-a", type="Int", min=-(2**53), max=2**53)], []),
+        # Distances from 1 count under ReverseLog: 1 - 1e-20 is 1.
+        (
+            [parameter("x-a", type="Float", min=-1e-20, max=1e-20, scale="ReverseLog")],
+            ["spec.parameters[0]: min and max are almost the same: widen the range, or move 'x-a' to spec.fixed"],
         ),
         (
-            [parameter("x-a", type="Float", min=0, max=float("inf"))],
-            ["spec.parameters[0]: min and max must be finite numbers"],
+            [parameter("x-a", type="Float", min=0, max=1e-310)],
+            ["spec.parameters[0]: min and max are almost the same: widen the range, or move 'x-a' to spec.fixed"],
         ),
+        (
+            [parameter("x-a", type="Float", min=0, max=1, step=1e-305)],
+            ["spec.parameters[0].step: 1e-305 is too fine: values must differ in their first 12 digits; raise it"],
+        ),
+        (
+            [parameter("x-a", type="Int", min=10**15, max=10**15 + 5, scale="Log")],
+            [
+                "spec.parameters[0]: min and max are almost the same on a logarithmic scale: widen the range, or use scale Linear"
+            ],
+        ),
+        ([parameter("x-a", type="Int", min=10**15, max=10**15 + 5)], []),
+        # The remedy of the next one.
+        ([parameter("x-a", type="Float", min=0.5, max=0.999999999, scale="ReverseLog")], []),
         (
             [parameter("x-a", type="Float", min=0.5, max=1 - 1e-11, scale="ReverseLog")],
             ["spec.parameters[0].max: values so near to 1 cannot be told apart: lower it to 0.999999999 or less"],
@@ -131,6 +158,21 @@ SPACE = [
 )
 def test_initial_problems(initial: list[InitialTrial], problems: list[str]) -> None:
     assert initial_problems(SPACE, initial) == problems
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"type": "Float", "min": 0, "max": 1},
+        {"type": "Float", "min": 0, "max": 1, "step": 0.5},
+        {"type": "Float", "min": 0, "max": 0.5, "scale": "ReverseLog"},
+        {"type": "Int", "min": 1, "max": 9, "scale": "Log"},
+        {"type": "Categorical", "values": [1]},
+    ],
+)
+def test_an_initial_value_that_no_float_holds(fields: dict[str, Any]) -> None:
+    (problem,) = initial_problems([parameter("x-a", **fields)], [trial(("x-a", 10**400))])
+    assert problem.startswith("spec.initialTrials[0].parameters[0]: 'x-a' must be ")
 
 
 def test_initial_trials_are_judged_by_a_space_that_is_in_order() -> None:

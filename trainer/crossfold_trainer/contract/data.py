@@ -8,6 +8,36 @@ from pydantic import Field
 from crossfold_trainer.contract.base import Model, Name, Rule, SecretName
 
 Uri = Annotated[str, Field(min_length=1, max_length=1024)]
+BUCKETS = ("s3", "gs", "az")
+"""Schemes of object storage that are read."""
+SCHEMES = (*BUCKETS, "file")
+"""All schemes that are read; a URI without one is an absolute path."""
+
+
+def uri_rules(field: str, *, optional: bool = False) -> tuple[Rule, ...]:
+    """Rules on a field that holds a URI. Local mode makes relative paths absolute before it asks them.
+
+    Args:
+        field: its name in the schema.
+        optional: whether it may be missing.
+    """
+    uri, guard = f"self.{field}", f"!has(self.{field}) || " if optional else ""
+    starts = " || ".join(f"{uri}.startsWith('{scheme}://')" for scheme in BUCKETS)
+    shown = ", ".join(f"{scheme}://" for scheme in BUCKETS)
+    return (
+        Rule(
+            f"{guard}!{uri}.contains('://') || {starts} || {uri}.startsWith('file:///')",
+            f"{field} has a scheme that nothing reads: use {shown} or file:///, or an absolute path",
+        ),
+        Rule(
+            f"{guard}{uri}.contains('://') || {uri}.startsWith('/')",
+            f"{field} is a relative path, which no pod has: write s3://bucket/prefix, or an absolute path (/data)",
+        ),
+        Rule(
+            f"{guard}!{uri}.matches('^({'|'.join(BUCKETS)})://(/|$)')",
+            f"{field} names no bucket: write it as s3://bucket/prefix",
+        ),
+    )
 
 
 class SplitMethod(StrEnum):
@@ -37,13 +67,15 @@ class StoreSpec(Model):
     """A place in object storage, or a folder."""
 
     uri: Uri
-    """Where it is: s3://bucket/prefix, gs://, az://, file:// or a path inside the container."""
+    """Where it is: s3://bucket/prefix, gs://, az://, file:/// or an absolute path inside the container."""
     endpoint: Annotated[str, Field(max_length=253, pattern=r"^(https?://.+)?$")] = ""
     """URL of the S3 server (http:// or https://), used with path-style addresses; empty: the provider's own."""
     region: Annotated[str, Field(max_length=64)] = ""
     """Region that requests are signed for; empty: the provider's default."""
     secret_ref: SecretRef | None = None
     """Secret with the credentials, mounted into the pod as files; without it the pod's own identity is used."""
+
+    rules = uri_rules("uri")
 
 
 class SplitSpec(Model):
@@ -146,6 +178,7 @@ class DataSpec(StoreSpec):
     """Keep the chunks that runs read on a disk near them; null: fetch them in each epoch that memory cannot hold."""
 
     rules = (
+        *StoreSpec.rules,
         Rule(
             "!self.anonymous || !has(self.secretRef)",
             "anonymous and secretRef exclude each other: remove one",

@@ -5,7 +5,7 @@ unread, for trainers of one's own.
 """
 
 import difflib
-import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -35,8 +35,14 @@ def _is_int(v: Any) -> bool:
     return not isinstance(v, bool) and (isinstance(v, int) or (isinstance(v, float) and v.is_integer()))
 
 
-def _is_number(v: Any) -> bool:
-    return isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)
+def is_number(v: Any) -> bool:
+    """Whether a value is a number that a float can hold: no text, no boolean, finite."""
+    return isinstance(v, int | float) and not isinstance(v, bool) and abs(v) <= sys.float_info.max
+
+
+def is_null_word(text: str) -> bool:
+    """Whether a text is some tool's way of writing null, such as Python's None."""
+    return text.strip().lower() in ("", "none", "null", "~")
 
 
 def _names(v: Any) -> bool:
@@ -47,19 +53,21 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
     "model_arch": Hyperparameter("Unet", "the name of an architecture", lambda v: isinstance(v, str) and bool(v)),
     "model_encoder": Hyperparameter("dpn107", "the name of an encoder", lambda v: isinstance(v, str) and bool(v)),
     "model_encoder_weights": Hyperparameter(
-        None, "null, or the name or URI of encoder weights", lambda v: v is None or isinstance(v, str)
+        None,
+        "the name or URI of encoder weights, or null for none (write null, without quotes)",
+        lambda v: v is None or (isinstance(v, str) and not is_null_word(v)),
     ),
     "augment": Hyperparameter(
         [],
         f"a list of augmentations out of {', '.join(AUGMENTATIONS)}",
         lambda v: _names(v) and set(v) <= set(AUGMENTATIONS) and len(set(v)) == len(v),
     ),
-    "learning_rate": Hyperparameter(1e-3, "a number above 0", lambda v: _is_number(v) and v > 0, float),
-    "gamma": Hyperparameter(0.9, "a number in (0, 1]", lambda v: _is_number(v) and 0 < v <= 1, float),
+    "learning_rate": Hyperparameter(1e-3, "a number above 0", lambda v: is_number(v) and v > 0, float),
+    "gamma": Hyperparameter(0.9, "a number in (0, 1]", lambda v: is_number(v) and 0 < v <= 1, float),
     "focal_loss_alpha": Hyperparameter(
-        None, "null or a number in [0, 1]", lambda v: v is None or (_is_number(v) and 0 <= v <= 1), float
+        None, "null or a number in [0, 1]", lambda v: v is None or (is_number(v) and 0 <= v <= 1), float
     ),
-    "focal_loss_gamma": Hyperparameter(2.0, "a number of at least 0", lambda v: _is_number(v) and v >= 0, float),
+    "focal_loss_gamma": Hyperparameter(2.0, "a number of at least 0", lambda v: is_number(v) and v >= 0, float),
     "batch_size": Hyperparameter(8, "an integer of at least 1", lambda v: _is_int(v) and v >= 1, int),
     "bands": Hyperparameter(
         None,

@@ -1,6 +1,5 @@
 """What a run is scored by."""
 
-import json
 from enum import StrEnum
 from typing import Annotated
 
@@ -28,8 +27,15 @@ class ObjectiveMetric(Model):
     """Maximize or Minimize; null: the metric's own direction, where the metric is a known one."""
 
     rules = (
+        *(
+            Rule(
+                f"self.name == '{known}' || !self.name.matches('(?i)^{known}$')",
+                f"no metric has this name, in which capital and small letters differ: did you mean {known}?",
+            )
+            for known in KNOWN_OBJECTIVES
+        ),
         Rule(
-            f"has(self.direction) || self.name in {json.dumps(list(KNOWN_OBJECTIVES)).replace(chr(34), chr(39))}",
+            f"has(self.direction) || self.name.matches('(?i)^({'|'.join(KNOWN_OBJECTIVES)})$')",
             "a metric that Crossfold does not know must say its direction: add direction: Maximize or Minimize",
         ),
     )

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from crossfold_trainer.contract.base import Model, Rule
-from crossfold_trainer.contract.data import Uri
+from crossfold_trainer.contract.data import Uri, uri_rules
 
 
 class Precision(StrEnum):
@@ -133,6 +133,7 @@ class TrainerSpec(Model):
     """Stop with a traceback at the operation that makes a NaN in the backward pass; slow."""
 
     rules = (
+        *uri_rules("weightsFromCheckpoint", optional=True),
         Rule(
             "!self.compile || self.devices * self.nodes == 1",
             "compile works on one device: set compile to false, or devices and nodes to 1",
