@@ -62,6 +62,8 @@ def finished(end: int, seconds: int = 0) -> Trial:
         # Where nobody knows, when it is seen; an end before the beginning is another one's.
         (clock(0, running=5), [], 50, clock(45, idle=50)),
         (clock(0, running=5), [finished(4)], 50, clock(45, idle=50)),
+        # A beginning that is yet to come, as a status may say, takes nothing away.
+        (clock(30, running=60), [], 50, clock(30, idle=60)),
         # No time is counted twice: a container that was seen late.
         (clock(30, idle=35), [trial(run(started=20))], 50, clock(30, running=35)),
         (clock(30, idle=35), [trial(run(started=45))], 50, clock(30, running=45)),

@@ -1,12 +1,14 @@
 """Which trials and runs of a Tune are due, and when a Tune is over."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from crossfold_operator.api.crossvalidation import RunRecord, TrialStopSpec
+from crossfold_operator.api.racing import LookSpec
 from crossfold_operator.api.trainrun import StopReason
 from crossfold_operator.api.tune import TuneSpec
 from crossfold_operator.names import CrossValidationPhase, Reason, TrainRunPhase
@@ -165,6 +167,15 @@ def test_what_the_sampler_is_told() -> None:
     assert [t.value for t in told] == [*(0.5 if phase == "Complete" else None for phase in phases), None]
 
 
+@pytest.mark.parametrize(("done", "step"), [(0, 1), (1, 1), (2, 2)])
+def test_a_trial_that_racing_pruned_came_at_least_as_far_as_one_run(done: int, step: int) -> None:
+    """One that was pruned inside its first run came less far."""
+    look = LookSpec.model_construct(predicted=0.3, runs_done=done)
+    stop = TrialStopSpec.model_construct(reason=StopReason.PRUNED, look=look)
+    (told,) = history([replace(trial(0), stop=stop)], 1)
+    assert (told.state, told.value, told.step) == (TrialState.PRUNED, 0.3, step)
+
+
 def test_a_trial_that_did_not_fit_is_a_constraint_under_that_policy_alone() -> None:
     trials = [trial(0, "Failed", out_of_memory=True), trial(1, "Failed")]
     for policy in OutOfMemoryPolicy:
@@ -270,6 +281,15 @@ def test_the_message_of_a_configuration_error_is_the_runs() -> None:
     over = verdict(spec(), misconfigured(3), 3, Spent(), exhausted=False)
     assert over is not None
     assert over.message == "the first 3 trials all failed: band red"
+
+
+def test_a_stop_takes_as_much_of_a_message_as_its_schema() -> None:
+    failed = [replace(one, config_failure="x" * 5000) for one in misconfigured(3)]
+    planned = plan(spec(), [*failed, trial(3)], 4, Sampler(), spent=Spent(), now=NOW)
+    (stop,) = planned.stops
+    assert stop.trial.number == 3
+    assert len(stop.stop.message) == 1024
+    assert stop.stop.message.startswith("the Tune failed: the first 3 trials all failed: xxx")
 
 
 def test_a_tune_that_is_over_starts_nothing() -> None:

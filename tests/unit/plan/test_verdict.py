@@ -1,5 +1,6 @@
 """The rules that end a search before its time."""
 
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from crossfold_operator.api.crossvalidation import TrialStopSpec
 from crossfold_operator.api.trainrun import StopReason
 from crossfold_operator.api.tune import TuneSpec
 from crossfold_operator.names import CrossValidationPhase, Reason
+from crossfold_operator.observe.finished import Finished, Trials
 from crossfold_operator.observe.trials import Trial
 from crossfold_operator.plan.spending import Spent
 from crossfold_operator.plan.verdict import halt, verdict
@@ -85,6 +87,18 @@ def test_halt(scores: list[float | str | None], changes: dict[str, Any], reason:
     if found is not None:
         assert found.at_once
         assert "spec." in found.message
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_the_first_trial_that_reaches_the_target_is_told_in_whatever_order_they_ended(order: tuple[int, ...]) -> None:
+    ended = trials(0.5, 0.91, 0.95)
+    finished = Finished()
+    for number in order:
+        finished = finished.adding([ended[number]])
+        halt(spec(target=0.9), Trials((), finished), Spent())
+    found = halt(spec(target=0.9), Trials((), finished), Spent())
+    assert found is not None
+    assert found.message == "trial 1 scores 0.91, which reaches spec.target = 0.9"
 
 
 @pytest.mark.parametrize(
