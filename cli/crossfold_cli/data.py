@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from crossfold_trainer.check import Checked, Folds, Summary
+    from crossfold_trainer.check import Checked
+    from crossfold_trainer.summary import Folds, Summary
 
 FORMATS = ("text", "json")
 _REGIONS = 20

@@ -210,10 +210,10 @@ def test_an_unstable_validation_is_never_best(data: Path, tmp_path: Path, attemp
     import numpy as np
 
     # Validation labels that are all ignored: the metric is NaN.
-    blind = write_dataset(tmp_path / "blind", y=np.full((24, 32, 32), 2, np.uint8))
-    parquet_table = parquet.read_table(data / "metadata.parquet")
-    parquet.write_table(parquet_table, blind / "metadata.parquet")
-    got = result(attempts.here(config_for(blind, tmp_path / "a", trainer={"maxEpochs": 1})))
+    y = open_dataset(run_config(data, "a").data, None).read(np.arange(24)).y
+    y[:8] = 2
+    blind = write_dataset(tmp_path / "blind", y=y)
+    got = result(attempts.here(config_for(blind, tmp_path / "a", foldMethod="KFold", trainer={"maxEpochs": 1})))
     assert (got.score, got.stable, got.outcome) == (None, False, Outcome.TRAINED)
     assert got.values == {"val/JaccardIndex": None}
     assert "unstable" in got.reason
@@ -527,24 +527,20 @@ def test_a_run_whose_micro_batches_are_halved_says_so_and_resumes_so(
 def test_batches_of_ignored_pixels_make_no_step_and_no_wrong_score(
     data: Path, tmp_path: Path, attempts: Attempts
 ) -> None:
-    """Every train patch is ignored: weights stay finite, and no loss is made up."""
+    """No pixel of a train patch is a number, and all are ignored: weights stay finite, and no loss is made up."""
     import numpy as np
 
     config = config_for(data, tmp_path / "a", trainer={"maxEpochs": 2})
     result(attempts.here(config))
     parts = parquet.read_table(folder_of(config) / "splits.parquet")["part"].to_pylist()
-    y = np.full((24, 32, 32), 2, np.uint8)
-    for row in (i for i, part in enumerate(parts) if part == "val"):
-        y[row] = row % 2
-    blind = write_dataset(tmp_path / "blind", y=y)
-    parquet.write_table(parquet.read_table(data / "metadata.parquet"), blind / "metadata.parquet")
-    got = result(attempts.here(config_for(blind, tmp_path / "b", trainer={"maxEpochs": 2})))
+    x = open_dataset(config.data, None).read(np.arange(24)).x
+    x[[part == "train" for part in parts]] = np.nan
+    blind = write_dataset(tmp_path / "blind", x=x)
+    config = config_for(blind, tmp_path / "b", trainer={"maxEpochs": 2}, data={"nonFinite": "Ignore"})
+    got = result(attempts.here(config))
     assert got.outcome is Outcome.TRAINED
     assert got.metrics["train/loss"] is None
-    kept = torch.load(
-        folder_of(config_for(blind, tmp_path / "b", trainer={"maxEpochs": 2})) / "checkpoints/last.ckpt",
-        weights_only=True,
-    )
+    kept = torch.load(folder_of(config) / "checkpoints/last.ckpt", weights_only=True)
     assert all(value.isfinite().all() for value in kept["model"].values())
 
 
