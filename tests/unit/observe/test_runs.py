@@ -46,6 +46,10 @@ def test_a_run_in_brief() -> None:
     # What is recorded after a stop is no score.
     (stopped,) = read_runs([train_run(0, "Stopped", **content)], [])
     assert (stopped.record.score, stopped.record.stable, stopped.record.values) == (None, None, {})
+    # Without a word on whether the score may be compared, it may not, and the reason is told.
+    for stable, reason in (({"stable": True}, ""), ({"stable": False}, "it diverged"), ({}, "it diverged")):
+        (scored,) = read_runs([train_run(0, "Succeeded", summary={"reason": "it diverged"}, **stable)], [])
+        assert (scored.record.stable, scored.record.message) == (not reason, reason)
     failure = {"class": "Crash", "message": "x" * 2000}
     (failed,) = read_runs([train_run(0, "Failed", failure=failure)], [])
     assert (failed.record.failure_class, len(failed.record.message)) == ("Crash", 512)

@@ -218,6 +218,22 @@ def test_who_is_at_a_point() -> None:
         assert mixed.has([Trial(0, others[0], TrialState.RUNNING), Trial(1, same, TrialState.FAILED)], point)
 
 
+def test_who_is_at_a_point_of_a_finite_space() -> None:
+    finite = space_of(
+        [
+            parameter("batch_size", type="Int", min=4, max=16, step=4),
+            parameter("augment", type="Categorical", values=[[], ["D4"]]),
+        ]
+    )
+    here = {"batch_size": 8, "augment": ["D4"]}
+    point = finite.point(here)
+    assert point is not None
+    others = [here | {"batch_size": 4}, here | {"augment": []}, {"augment": ["D4"]}, {}]
+    assert not finite.has([Trial(i, other, TrialState.RUNNING) for i, other in enumerate(others)], point)
+    for same in (here, {"batch-size": 8.0, "augment": ("D4",)}):
+        assert finite.has([Trial(0, others[0], TrialState.RUNNING), Trial(1, same, TrialState.FAILED)], point)
+
+
 def test_log_prefers_small_values() -> None:
     space = space_of([parameter(type="Int", min=1, max=1000, scale="Log")])
     drawn = [space.parameters(space.draw(Random(i)))["x-p"] for i in range(300)]

@@ -36,6 +36,8 @@ def test_trials_to_come_take_as_many_runs_as_those_so_far() -> None:
     assert eta(SPEC, trials, 2, Usage(run_seconds=8 * 60), ending=False) == "16m"
     # None to come.
     assert eta(SPEC, trials, 2, Usage(run_seconds=8 * 60), ending=True) == "0s"
+    # More were asked than are allowed by now.
+    assert eta(SPEC, trials, 12, Usage(run_seconds=8 * 60), ending=False) == "0s"
     # A trial under way with one run done: three more.
     trials.append(under_way(2, "Succeeded", "Running"))
     assert eta(SPEC, trials, 10, Usage(run_seconds=9 * 60), ending=False) == "2m"

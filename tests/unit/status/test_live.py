@@ -137,6 +137,12 @@ def test_the_points_of_its_curve_are_kept_with_the_time_at_which_they_were_first
     ]
     assert dump(first)["curve"] == told[:1]
     assert dump(later)["curve"] == told
+    # A point that is told otherwise is another one.
+    again = later.model_copy(update={"curve": [later.curve[0].model_copy(update={"time": "2025-12-31T23:00:00Z"})]})
+    for told_best, time in ((0.5, "2025-12-31T23:00:00Z"), (0.55, "2026-01-01T00:00:00Z")):
+        said = [CURVE[0].model_copy(update={"best": told_best})]
+        (point,) = status(REPORT.model_copy(update={"curve": said}), previous=again).curve
+        assert (point.best, point.time) == (str(told_best), time)
     # An operator that has just started, and a result without a curve, leave it as it is.
     assert dump(status(None, previous=later))["curve"] == told
     result = result_of(CONFIG)
