@@ -222,7 +222,7 @@ def test_stopped_and_gone_on(here: Here, undisturbed: Here, number: signal.Signa
 
 
 def test_killed_with_a_trainer_and_gone_on(here: Here, undisturbed: Here) -> None:
-    for seen in ("epoch 1/3", "Succeeded", "small-cv3"):
+    for seen in ("epoch 1/3", "Succeeded", "small-cv5"):  # the last trial: a slow machine may be past others by then
         process = here.start(FAKE_SECONDS="0.3")
         here.until(process, lambda line, seen=seen: seen in line)  # type: ignore[misc]
         held = here.folder / "runs" / "state" / "tune-small" / "processes"

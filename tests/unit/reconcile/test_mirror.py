@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from crossfold_cli import report
+from crossfold_cli.asjson import as_json
 from crossfold_cli.explain import words
 from crossfold_cli.explain.past import Past, past_of
-from crossfold_cli.explain.story import as_json, trial_story, tune_story
+from crossfold_cli.explain.story import trial_story, tune_story
 from crossfold_cli.view import node_of
 from crossfold_operator.cluster.base import Obj
 from crossfold_operator.names import Kind
