@@ -21,6 +21,8 @@ from typing import Any, NoReturn
 import hypothesis
 import pytest
 
+from devcluster import install
+from devcluster.paths import default_state
 from tests.controlplane import ControlPlane, Kubectl
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -66,6 +68,18 @@ def _devcluster_environment() -> dict[str, str]:
     return {name: found[name] for name in names}
 
 
+def _stop_operator() -> None:
+    """No operator works in the dev cluster until a test installs one: `make demo` leaves its own there.
+
+    Two would reconcile the same objects. The end-to-end tests upgrade that release, which starts it again.
+    """
+    kubectl = ["kubectl", "-n", install.NAMESPACE]
+    scaled = [*kubectl, "scale", f"deployment/{install.RELEASE}", "--replicas=0"]
+    if subprocess.run(scaled, capture_output=True, check=False).returncode == 0:
+        selector = "app.kubernetes.io/component=operator"
+        subprocess.run([*kubectl, "wait", "--for=delete", "pod", "-l", selector, "--timeout=120s"], check=True)
+
+
 @pytest.fixture(scope="session")
 def cluster_environment() -> Iterator[dict[str, str]]:
     """Environment in which kubectl and helm reach the cluster; also set in this process."""
@@ -83,6 +97,8 @@ def cluster_environment() -> Iterator[dict[str, str]]:
         probe = subprocess.run(["kubectl", "get", "--raw", "/readyz"], capture_output=True, text=True, check=False)
         if probe.returncode:
             lacking(f"the cluster of {os.environ['KUBECONFIG']} does not answer ({probe.stderr.strip()[:300]})", UP)
+        if Path(os.environ["KUBECONFIG"]) == default_state().kubeconfig:
+            _stop_operator()
         yield dict(os.environ)
     finally:
         os.environ.clear()
