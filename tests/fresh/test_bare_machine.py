@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,30 +49,68 @@ def commands(heading: str) -> list[str]:
     return [line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")]
 
 
+@dataclass(frozen=True)
+class Machine:
+    """A bare machine with a clone."""
+
+    checkout: Path
+    home: Path
+
+    @property
+    def cache(self) -> Path:
+        """Where the quickstart's download is kept."""
+        return self.home / ".cache/crossfold/quickstart"
+
+    def types(self, *lines: str) -> None:
+        """A new user types these lines into one shell."""
+        done = subprocess.run(
+            ["bash", "-c", "\n".join(("set -euo pipefail", *lines))],
+            cwd=self.checkout,
+            env=bare(self.home),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-4000:]
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    """A clone on a machine where `make env` has been typed, and nothing else."""
+    folder = tmp_path_factory.mktemp("fresh")
+    found = Machine(folder / "crossfold", folder / "home")
+    found.home.mkdir()
+    clone(found.checkout)
+    found.types("make env")
+    return found
+
+
 @pytest.mark.timeout(1200)
-def test_the_commands_for_a_workstation(tmp_path: Path) -> None:
-    home, checkout = tmp_path / "home", tmp_path / "crossfold"
-    home.mkdir()
-    clone(checkout)
+def test_the_environment_is_made_of_the_machines_own_python(machine: Machine) -> None:
+    python = (machine.checkout / ".venv/bin/python").resolve()
+    assert any(python.is_relative_to(folder) for folder in map(Path, ("/usr/bin", "/bin"))), python
+
+
+@pytest.mark.timeout(1200)
+def test_the_data_step_as_make_demo_runs_it(machine: Machine) -> None:
+    """By the environment's Python, of which nothing is on the PATH, and with nothing downloaded before."""
+    shutil.rmtree(machine.cache, ignore_errors=True)
+    machine.types(".venv/bin/python examples/quickstart/make_dataset.py runs/data/demo")
+    assert (machine.cache / "landsat_multiband.tif").exists()
+    assert (machine.checkout / "runs/data/demo/config.toml").exists()
+
+
+@pytest.mark.timeout(1200)
+def test_the_commands_for_a_workstation(machine: Machine) -> None:
+    shutil.rmtree(machine.cache, ignore_errors=True)
     typed = commands("On one workstation")
     assert [line.split()[0] for line in typed] == ["make", ".", "python", "crossfold"]
     typed[-1] += " --set spec.maxTrials=2"
-    script = "set -euo pipefail\n" + "\n".join(typed)
-    done = subprocess.run(
-        ["bash", "-c", script],
-        cwd=checkout,
-        env=bare(home),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
-    assert (home / ".cache/crossfold/quickstart/landsat_multiband.tif").exists()
-    python = (checkout / ".venv/bin/python").resolve()
-    assert any(python.is_relative_to(folder) for folder in map(Path, ("/usr/bin", "/bin"))), python
-    _check_search(checkout / "runs")
+    machine.types(*typed)
+    assert (machine.cache / "landsat_multiband.tif").exists()
+    _check_search(machine.checkout / "runs")
 
 
 def _check_search(runs: Path) -> None:
