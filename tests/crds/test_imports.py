@@ -23,5 +23,5 @@ def test_a_printed_tune_is_accepted(api: Api, file: Path) -> None:
     (tune,) = load_all(printed)
     stored = api.create(tune, dry=True)
     assert stored["spec"]["parameters"] == tune["spec"]["parameters"]
-    assert stored["spec"].get("fixed") == tune["spec"].get("fixed")
+    assert stored["spec"]["fixed"] == tune["spec"].get("fixed", [])
     assert stored["spec"]["maxTrials"] == tune["spec"]["maxTrials"]
