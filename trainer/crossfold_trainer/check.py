@@ -39,6 +39,8 @@ BLOCK_BYTES = 32 * 2**20
 """So much is read into one buffer."""
 BLOCKS = 3
 """Buffers that are being filled at the same time."""
+LITTLE = 0.01
+"""Values that reach less of their range than this were meant otherwise, as a rule."""
 UNREADABLE = 20
 """After so many patches that cannot be read no further ones are tried."""
 Progress = Callable[[int, int], None]
@@ -246,7 +248,17 @@ def _value_findings(
         wrong = np.flatnonzero(tally.outside).tolist()
         text += f"; in {len(wrong)} {patches} ({some(wrong)})"
         found.append(error(X, text, outside_remedy(tally.bands, ranges, labels.ignore), "data.scale"))
+    elif (share := _filled(tally.bands, ranges)) is not None and share < LITTLE:
+        text = f"the values reach no further than {share:.2%} of the range that they are scaled by"
+        found.append(warning(X, text, "see whether data.scale is right, and whether x is scaled already"))
     return found
+
+
+def _filled(bands: Sequence[BandValues], ranges: Sequence[Range]) -> float | None:
+    """How much of its range the band with the greatest values reaches, in [0, 1]; None without any value."""
+    pairs = zip(bands, ranges, strict=True)
+    shares = [(band.greatest - low) / (high - low) for band, (low, high) in pairs if band.greatest > band.least]
+    return max(shares, default=None)
 
 
 def _summary(

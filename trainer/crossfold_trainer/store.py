@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 Side = Literal["data", "artifacts"]
 T = TypeVar("T")
 
+_METADATA_SERVICE = "169.254."
+"""Where machines of a cloud are told who they are: asked last, so an error from there says that nothing else was found."""
 DEFAULT_REGION = "us-east-1"
 """Signed for when a custom endpoint names no region: what S3-compatible servers expect."""
 CONNECT_TIMEOUT = timedelta(seconds=5)
@@ -229,6 +231,12 @@ class Store:
             return self._denied(where, at, code or text)
         if isinstance(error, FileNotFoundError | obs.NotFoundError):
             return FileNotFoundError(where)
+        if _METADATA_SERVICE in text:
+            return StoreError(
+                f"{where}{at}: no credentials were found: neither {CREDENTIAL_KEYS[0]} and {CREDENTIAL_KEYS[1]} nor an"
+                f" identity of this machine; give {self.side}.secretRef, set both variables where a command reads the"
+                f" data, or read it with anonymous ({text})"
+            )
         return StoreError(f"{where}{at}: {f'{code}: {_message(text)}' if code else text}")
 
     def _denied(self, where: str, at: str, reason: str) -> ConfigError:

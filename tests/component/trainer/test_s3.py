@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import pytest
 import yaml
+from obstore.exceptions import GenericError
 from typer.testing import CliRunner
 
 from crossfold_cli.main import app
@@ -26,7 +27,7 @@ from crossfold_trainer.contract.config import (
 from crossfold_trainer.contract.exits import Exit
 from crossfold_trainer.contract.result import RunResult, parse_message
 from crossfold_trainer.data import open_dataset
-from crossfold_trainer.errors import ConfigError, Fenced
+from crossfold_trainer.errors import ConfigError, Fenced, StoreError
 from crossfold_trainer.interrupt import Interrupt
 from crossfold_trainer.inventory import list_objects
 from crossfold_trainer.store import open_store
@@ -242,6 +243,16 @@ def test_a_data_set_is_checked_from_a_workstation(servers: Servers, monkeypatch:
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 2
     assert "SignatureDoesNotMatch" in done.stderr
+
+
+def test_no_credentials_at_all(servers: Servers) -> None:
+    """What the client says then is where it looked last: the metadata service that only machines of a cloud have."""
+    store = open_store(config_on(servers, data={"secretRef": None}).data, "data")
+    said = "Generic S3 error: Error performing PUT http://169.254.169.254/latest/api/token in 1.6s: connection refused"
+    meant = store.explain(GenericError(said), "config.toml")
+    assert isinstance(meant, StoreError), "a pod's identity may come a moment later"
+    for part in ("no credentials were found", "data.secretRef", "AWS_ACCESS_KEY_ID", "anonymous"):
+        assert part in str(meant)
 
 
 def test_anonymous_sends_no_key(servers: Servers, credentials: Path) -> None:

@@ -59,6 +59,14 @@ def plain(folder: Path, **more: Any) -> Path:
     return write_dataset(folder, **{"x": images(), "y": labels(), "metadata": metadata, **more})
 
 
+def test_values_that_are_scaled_twice(tmp_path: Path) -> None:
+    folder = plain(tmp_path / "d")
+    text = only(check(folder, scale={"min": 0, "max": 10_000}), WARNING)
+    assert "0.01%" in text
+    assert "data.scale" in text
+    assert check(folder, scale={"min": 0, "max": 50}).findings == (), "dark images are nothing to warn of"
+
+
 def test_a_sound_data_set_is_counted(tmp_path: Path) -> None:
     folder = write_dataset(tmp_path / "d")
     told_of: list[tuple[int, int]] = []
