@@ -33,7 +33,7 @@ Side = Literal["data", "artifacts"]
 T = TypeVar("T")
 
 _METADATA_SERVICE = "169.254."
-"""Where machines of a cloud learn who they are. It is asked last: an error from there says that nothing else was found."""
+"""Where machines of a cloud learn who they are. It is asked last: nothing else was found then."""
 DEFAULT_REGION = "us-east-1"
 """Signed for when a custom endpoint names no region: what S3-compatible servers expect."""
 CONNECT_TIMEOUT = timedelta(seconds=5)

@@ -364,6 +364,13 @@ def _target(metric: Metric | None, options: Options, comments: dict[str, str], n
             f"line {metric.line}: the target {metric.target:g} is not carried over: it is one of '{metric.name}'"
         )
         return None
+    info = metric_info(options.metric) if options.metric in KNOWN_OBJECTIVES else None
+    if info is not None and info.direction != _direction(metric):
+        notes.append(
+            f"line {metric.line}: the target {metric.target:g} is not carried over: the source wants to"
+            f" {_direction(metric).lower()} '{metric.name}'"
+        )
+        return None
     comments["spec.target"] = "for the mean over folds and seeds; the source means one training"
     return metric.target
 

@@ -345,6 +345,19 @@ def test_a_target_is_one_of_its_metric(tmp_path: Path) -> None:
     assert "spec.target: a score is at least 0" in refused(tmp_path, beyond, None)
 
 
+def test_a_target_is_one_of_its_direction(tmp_path: Path) -> None:
+    """The source minimises val/Recall; `--metric val/Recall` optimises it in its own direction, upwards."""
+    text = (
+        f"metric: {{name: val_Recall, goal: minimize, target: 0.1}}\n"
+        f"{SWEEP.format(method='bayes', says='{min: 1, max: 4}')}"
+    )
+    tune, _ = imported(tmp_path, text, None)
+    assert (tune["spec"]["target"], tune["spec"]["objective"]["metrics"][0]["direction"]) == (0.1, "Minimize")
+    tune, notes = imported(tmp_path, text, None, metric="val/Recall")
+    assert "target" not in tune["spec"], "it would end the search with the first trial"
+    assert "line 1: the target 0.1 is not carried over: the source wants to minimize 'val_Recall'" in notes
+
+
 def test_a_metric_of_another_name(tmp_path: Path) -> None:
     text = f"metric: {{name: accurracy}}\n{SWEEP.format(method='bayes', says='{min: 1, max: 4}')}"
     assert "line 1: Crossfold's trainer knows no metric 'accurracy': choose by --metric one of val/" in refused(
