@@ -152,7 +152,7 @@ class Together:
         """Ends what still runs, and waits for it."""
         self._stopping = True
         running = [step.process for step in self._steps if step.process and step.process.poll() is None]
-        for stop in (signal.SIGINT, signal.SIGKILL):
+        for stop in (signal.SIGTERM, signal.SIGKILL):
             for process in running:
                 _signal_group(process, stop)
             end = time.monotonic() + _STOP_S
