@@ -195,7 +195,7 @@ def namespace(make_namespace: Callable[[], str], kubectl: Kubectl) -> Iterator[s
 @pytest.fixture(scope="session")
 def images(cluster_environment: dict[str, str]) -> dict[str, str]:
     """References of the images in the cluster, by name: operator and trainer."""
-    record = ROOT / ".state" / "images.json"
-    if not record.exists() or not record.read_text().strip():
+    record = default_state().images
+    if not record.exists():
         lacking("there are no images in the cluster", "type `make images`")
     return {name: image["reference"] for name, image in json.loads(record.read_text()).items()}

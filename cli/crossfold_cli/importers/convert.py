@@ -9,9 +9,10 @@ from types import ModuleType
 from crossfold_cli.errors import UsageError
 from crossfold_cli.importers import darts, katib, optimizationjob, wandb
 from crossfold_cli.importers.located import Located, from_toml, from_yaml
+from crossfold_cli.importers.placeholders import PLACEHOLDER
 from crossfold_cli.importers.render import manifest
 from crossfold_cli.importers.shape import Reading, Search
-from crossfold_cli.importers.tune import PLACEHOLDER, Imported, Options, Refused, tune_of
+from crossfold_cli.importers.tune import Imported, Options, Refused, tune_of
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from crossfold_cli.importers.located import SourceError
-from crossfold_cli.importers.shape import Entry, Metric, Search
+from crossfold_cli.importers.objective import metric_of, target_of
+from crossfold_cli.importers.placeholders import ARTIFACTS, DATA, METRIC, PLACEHOLDER
+from crossfold_cli.importers.shape import Entry, Search
 from crossfold_cli.manifest import absolute_uris, is_relative
 from crossfold_cli.yamljson import as_written
 from crossfold_operator import problems
@@ -19,14 +21,8 @@ from crossfold_operator.api.tune import TuneSpec
 from crossfold_operator.cluster.admission import admit
 from crossfold_operator.search.space import space_of
 from crossfold_trainer.contract import hyperparameters as hp
-from crossfold_trainer.contract.metrics import KNOWN_OBJECTIVES, METRICS, Direction, metric_info
 
 Obj = dict[str, Any]
-
-PLACEHOLDER = "PLACEHOLDER"
-DATA = "s3://BUCKET/DATA"
-ARTIFACTS = "s3://BUCKET/ARTIFACTS"
-METRIC = "val/JaccardIndex"
 
 _LONGEST_NAME = 40
 _MOST_TRIALS = 10_000
@@ -54,7 +50,6 @@ _SETTINGS = {
     "seed": "spec.crossValidation.seeds",
     "patience": "spec.trainer.earlyStoppingPatience",
 }
-_VALIDATION = ("validation", "valid", "val")
 _OPTIONS = {
     "metadata.name": "--name NAME",
     "spec.algorithm.seed": "--seed N",
@@ -176,7 +171,7 @@ def tune_of(search: Search, options: Options, stem: str, unread: Sequence[Source
     max_trials = search.max_trials if options.max_trials is None else options.max_trials
     seed = search.seed if options.seed is None else options.seed
     given: Obj = {
-        "objective": {"metrics": [_metric(search.metric, options, comments, notes, found)]},
+        "objective": {"metrics": [metric_of(search.metric, options.metric, comments, notes, found)]},
         "parameters": [],
         "fixed": [],
         "algorithm": {
@@ -184,7 +179,7 @@ def tune_of(search: Search, options: Options, stem: str, unread: Sequence[Source
             **({} if seed is None else {"seed": seed}),
             **({"settings": dict(search.settings)} if search.settings else {}),
         },
-        "target": _target(search.metric, options, comments, notes),
+        "target": target_of(search.metric, options.metric, comments, notes),
         # As many as there may be, until the size of a grid is known; failed ones are at most as many.
         "maxTrials": _MOST_TRIALS if max_trials is None else max_trials,
         "maxFailedTrials": None if search.max_failed_trials is None else 0,
@@ -312,80 +307,6 @@ def _value(entry: Entry, value: Any, notes: list[str]) -> Any:
         except ValueError:
             return value
     return value
-
-
-def _metric(
-    metric: Metric | None, options: Options, comments: dict[str, str], notes: list[str], found: list[SourceError]
-) -> Obj:
-    known_ones = ", ".join(KNOWN_OBJECTIVES)
-    info = metric_info(options.metric) if options.metric in KNOWN_OBJECTIVES else None
-    if metric is not None and metric.assumed and info is None:
-        notes.append(f"line {metric.line}: {metric.assumed}")
-    if options.metric:
-        name = options.metric
-        if info is None and (metric is None or metric.maximize is None):
-            found.append(SourceError(0, f"--metric {name} is not known: use one of {known_ones}"))
-            return {"name": METRIC}
-        if metric is None:
-            return {"name": name}
-        if info is None:
-            return {"name": name, "direction": _direction(metric)}
-        notes.append(
-            f"line {metric.line}: {name} stands for metric '{metric.name}', in {name}'s own direction, {info.direction}"
-        )
-        return {"name": name}
-    if metric is None:
-        comments["spec.objective"] = f"{PLACEHOLDER}: --metric NAME"
-        return {"name": METRIC}
-    known = _known_metric(metric.name)
-    if known is None:
-        text = f"Crossfold's trainer knows no metric '{metric.name}': choose by --metric one of {known_ones}"
-        found.append(SourceError(metric.line, text))
-        return {"name": METRIC}
-    if known != metric.name:
-        notes.append(f"line {metric.line}: metric '{metric.name}' is read as {known}")
-    info = metric_info(known)
-    if info is None or info.direction == _direction(metric):
-        return {"name": known}
-    comments["spec.objective"] = f"as the source says, against the metric's own direction, {info.direction}"
-    notes.append(
-        f"line {metric.line}: the source wants to {_direction(metric).lower()} {known}, of which"
-        f" {'more' if info.direction is Direction.MAXIMIZE else 'less'} is better: is that meant?"
-    )
-    return {"name": known, "direction": _direction(metric)}
-
-
-def _target(metric: Metric | None, options: Options, comments: dict[str, str], notes: list[str]) -> float | None:
-    """The score that is good enough, where the source says it of the metric that is optimised."""
-    if metric is None or metric.target is None:
-        return None
-    if options.metric and options.metric != _known_metric(metric.name):
-        notes.append(
-            f"line {metric.line}: the target {metric.target:g} is not carried over: it is one of '{metric.name}'"
-        )
-        return None
-    info = metric_info(options.metric) if options.metric in KNOWN_OBJECTIVES else None
-    if info is not None and info.direction != _direction(metric):
-        notes.append(
-            f"line {metric.line}: the target {metric.target:g} is not carried over: the source wants to"
-            f" {_direction(metric).lower()} '{metric.name}'"
-        )
-        return None
-    comments["spec.target"] = "for the mean over folds and seeds; the source means one training"
-    return metric.target
-
-
-def _direction(metric: Metric) -> str:
-    return str(Direction.MAXIMIZE if metric.maximize else Direction.MINIMIZE)
-
-
-def _known_metric(name: str) -> str | None:
-    """The validation metric that a name means, if it can mean only one."""
-    words = [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
-    if words and words[0] in _VALIDATION:
-        words = words[1:]
-    key = "".join(words)
-    return next((f"val/{known}" for known in METRICS if known.lower() == key), None)
 
 
 def _trials(algorithm: str, parameters: Sequence[Obj], comments: dict[str, str]) -> int:
