@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from crossfold_trainer.contract.data import DataSpec, NonFinite
 from crossfold_trainer.data import read_ranges, reader_of, stored_as
+from crossfold_trainer.documents import ARRAYS, METADATA
 from crossfold_trainer.errors import ConfigError
 from crossfold_trainer.facts import check_bands, check_empty, check_labels
 from crossfold_trainer.findings import Finding, count, error, errors, some, warning
@@ -34,7 +35,7 @@ from crossfold_trainer.values import (
     outside_remedy,
 )
 
-X = "data.zarr/x"
+X = f"{ARRAYS}/x"
 BLOCK_BYTES = 32 * 2**20
 """So much is read into one buffer."""
 BLOCKS = 3
@@ -103,7 +104,7 @@ def check_dataset(
     metadata = seen.table.metadata if seen.table else None
     if metadata is not None and metadata.empty.all() and len(metadata.empty):
         text = f"none of the {len(metadata.empty)} patches has a positive pixel (empty is true in all rows)"
-        found.append(error("metadata.parquet", text, "add patches with labels, or correct empty"))
+        found.append(error(METADATA, text, "add patches with labels, or correct empty"))
     summary = None
     if metadata is not None and _readable(seen) and len({len(metadata.empty), *_lengths(seen)}) == 1:
         summary = _summary(seen, metadata, tally, chosen, (folds, seed))
@@ -198,7 +199,7 @@ def _read(
     first = next(iter(unreadable.values()))
     told = ("at least " if len(unreadable) >= UNREADABLE else "") + count(len(unreadable), "patch", "patches")
     text = f"{told} cannot be read ({some(sorted(unreadable))}), the first because {first}"
-    return [error("data.zarr", text)]
+    return [error(ARRAYS, text)]
 
 
 def _submit(reader: Reader, rows: NDArray[np.int64], k: int, pixels: tuple[int, int]) -> "Future[None]":
