@@ -21,7 +21,7 @@ NONE_CHOSEN = $(if $(PYTEST_ARGS),|| [ $$? = 5 ])
 ROUNDS ?= 20
 STEADY := tests/component/trainer/test_resume.py tests/component/trainer/test_faults.py
 
-.PHONY: help python env trackers-env demo ready test unit steady verify gen lock bench-search bench-trainer cluster-up cluster-down images watch clean
+.PHONY: help python env demo ready test unit steady verify gen lock bench-search bench-trainer cluster-up cluster-down images watch clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,21 +42,12 @@ python:
 	@$(UV) pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
-trackers-env: .venv-trackers/.synced  ## the environment of trackers (W&B, Aim, MLflow) and of their servers, for tests
-
-.venv-trackers/.synced: locks/trackers-test.txt | $(UV)
-	@echo "trackers' environment from locks/trackers-test.txt"
-	@[ -x .venv-trackers/bin/python ] || $(UV) venv -q .venv-trackers --python '>=3.11'
-	@$(UV) pip sync -q --python .venv-trackers/bin/python --require-hashes --compile-bytecode locks/trackers-test.txt
-	@touch $@
-
 demo: python  ## the main job, on a real cluster of one machine: a search over real imagery
 	@$(TOGETHER) "make demo" cluster="$(DEV) up" env="$(MAKE) env" images,after=env="$(QUIET_IMAGES)" \
 	  demo,after=cluster+env+images="env PYTHONPATH=. $(PY) examples/quickstart/demo.py"
 
-ready: python  ## what the tests need: environments, cluster and images, side by side
-	@$(TOGETHER) "make ready" cluster="$(DEV) up" env="$(MAKE) env" images,after=env="$(QUIET_IMAGES)" \
-	  trackers,after=env="$(MAKE) trackers-env"
+ready: python  ## what the tests need: environment, cluster and images, side by side
+	@$(TOGETHER) "make ready" cluster="$(DEV) up" env="$(MAKE) env" images,after=env="$(QUIET_IMAGES)"
 
 test: ready  ## every test, from unit to end-to-end
 	@failed=0; eval "$$($(DEV) env)"; \
@@ -64,7 +55,7 @@ test: ready  ## every test, from unit to end-to-end
 	  $(PY) -m pytest -m "cluster or images" --durations=15 $(PYTEST_ARGS) $(NONE_CHOSEN) || failed=1; \
 	  exit $$failed
 
-unit: env trackers-env  ## the tests that need no cluster, in several processes
+unit: env  ## the tests that need no cluster, in several processes
 	@$(PY) -m pytest -m "not cluster and not images" $(SIDE_BY_SIDE) --durations=15 $(PYTEST_ARGS) $(NONE_CHOSEN)
 
 steady: env  ## the tests of resuming and of failing storage, ROUNDS (20) times in a row, each time with other seeds
@@ -104,4 +95,4 @@ images: cluster-up  ## build the two images and load them into the cluster
 	@$(QUIET_IMAGES)
 
 clean: cluster-down  ## cluster-down, and the Python environment
-	@rm -rf .venv .venv-trackers
+	@rm -rf .venv

@@ -13,27 +13,17 @@ ARG UV_DEFAULT_INDEX
 # Where the installer keeps wheels while it builds: a cache mount, or a folder that the builder mounts.
 ARG UV_CACHE_DIR=/root/.cache/uv
 
+# With --build-arg TRACKERS=1: Aim and MLflow, too. Weights & Biases is always there.
+ARG TRACKERS
 # One stage: copying six gigabytes of environment out of a first one would double the disk that a build needs.
-COPY locks/uv.txt locks/trainer.txt /tmp/locks/
+COPY locks/uv.txt locks/trainer.txt locks/trackers.txt /tmp/locks/
 RUN --mount=type=cache,target=/root/.cache/uv \
     python3 -m venv /tmp/uv \
  && /tmp/uv/bin/pip install --quiet --no-cache-dir --disable-pip-version-check --require-hashes -r /tmp/locks/uv.txt \
  && python3 -m venv --without-pip /opt/crossfold \
- && UV_LINK_MODE=copy /tmp/uv/bin/uv pip install --python /opt/crossfold --require-hashes --compile-bytecode -r /tmp/locks/trainer.txt \
+ && if [ -n "${TRACKERS}" ]; then lock=trackers; else lock=trainer; fi \
+ && UV_LINK_MODE=copy /tmp/uv/bin/uv pip install --python /opt/crossfold --require-hashes --compile-bytecode -r /tmp/locks/${lock}.txt \
  && rm -rf /tmp/uv /tmp/locks
-
-# With --build-arg TRACKERS=1: Weights & Biases, Aim and MLflow, 0.5 GB, in an environment of their own.
-ARG TRACKERS
-COPY locks/uv.txt locks/trackers.txt /tmp/locks/
-RUN --mount=type=cache,target=/root/.cache/uv \
-    if [ -n "${TRACKERS}" ]; then \
-      python3 -m venv /tmp/uv \
-   && /tmp/uv/bin/pip install --quiet --no-cache-dir --disable-pip-version-check --require-hashes -r /tmp/locks/uv.txt \
-   && python3 -m venv --without-pip /opt/trackers \
-   && UV_LINK_MODE=copy /tmp/uv/bin/uv pip install --python /opt/trackers --require-hashes --compile-bytecode -r /tmp/locks/trackers.txt; \
-    fi \
- && rm -rf /tmp/uv /tmp/locks
-ENV CROSSFOLD_TRACKERS_PYTHON=${TRACKERS:+/opt/trackers/bin/python}
 
 # Code on the path rather than installed: a change of code is a layer of kilobytes, not of gigabytes.
 # Caches go to /tmp, the only place that a run can write to.

@@ -1,4 +1,4 @@
-"""Reads back what trackers hold of a run, in the trackers' own environment; prints it as JSON.
+"""Reads back what trackers hold of a run, in a process of its own; prints it as JSON.
 
 python read_trackers.py wandb FILE | aim URI HASH | mlflow URI EXPERIMENT
 """

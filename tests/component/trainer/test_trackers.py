@@ -22,9 +22,7 @@ from crossfold_trainer.contract.config import CONFIG_VARIABLE, RunConfig, with_d
 from crossfold_trainer.contract.exits import Exit
 from crossfold_trainer.contract.result import RunResult
 from crossfold_trainer.interrupt import Interrupt
-from crossfold_trainer.trackers.remote import PYTHON_VARIABLE
 from crossfold_trainer.tracking import LogText
-from tests.conftest import ROOT
 from tests.ports import own_port, silent_port
 from tests.trainer_data import run_config
 from tests.wandbserver import wandb_server
@@ -33,46 +31,34 @@ READ = Path(__file__).with_name("read_trackers.py")
 WAIT_SECONDS = 300
 
 
-@pytest.fixture(scope="session")
-def trackers_python() -> str:
-    """The Python of the trackers' environment."""
-    given = os.environ.get(PYTHON_VARIABLE)
-    here = ROOT / ".venv-trackers" / "bin" / "python"
-    if not given and not here.exists():
-        pytest.fail(
-            f"no environment of trackers: `make trackers-env` installs it (`make test` and `make unit` do that), or set"
-            f" {PYTHON_VARIABLE} to the Python of one from locks/trackers-test.txt"
-        )
-    return given or str(here)
-
-
 @dataclass
 class Servers:
     """Servers of Aim and MLflow, empty at first."""
 
-    python: str
     aim: str
     mlflow: str
 
     def read(self, *what: str) -> Any:
-        done = subprocess.run([self.python, str(READ), *what], capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(
+            [sys.executable, str(READ), *what], capture_output=True, text=True, check=False, timeout=120
+        )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="session")
-def servers(trackers_python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     folder = tmp_path_factory.mktemp("servers")
     for_aim, for_mlflow = own_port(), own_port()
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "HOME": str(folder)}
-    programs = Path(trackers_python).parent
+    programs = Path(sys.executable).parent
     subprocess.run(
         [programs / "aim", "init", "--yes", "--repo", folder], env=environment, check=True, capture_output=True
     )
     commands = [
         [programs / "aim", "server", "--host", "127.0.0.1", "--port", for_aim, "--repo", folder],
         [
-            *(trackers_python, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", for_mlflow, "--workers", "1"),
+            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", for_mlflow, "--workers", "1"),
             *("--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", folder / "mlflow"),
         ],
     ]
@@ -88,7 +74,7 @@ def servers(trackers_python: str, tmp_path_factory: pytest.TempPathFactory) -> I
     try:
         for port, path in ((for_aim, "/status/"), (for_mlflow, "/health")):
             until_answers(f"http://127.0.0.1:{port}{path}", folder)
-        yield Servers(trackers_python, f"aim://127.0.0.1:{for_aim}", f"http://127.0.0.1:{for_mlflow}")
+        yield Servers(f"aim://127.0.0.1:{for_aim}", f"http://127.0.0.1:{for_mlflow}")
     finally:
         for process in running:
             os.killpg(process.pid, signal.SIGKILL)
@@ -111,17 +97,16 @@ def until_answers(url: str, logs: Path) -> None:
             return
 
 
-def train(config: RunConfig, python: str, monkeypatch: pytest.MonkeyPatch) -> tuple[RunResult, str]:
+def train(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> tuple[RunResult, str]:
     """One run in this process, to its result and its log."""
-    log = _attempt(config, python, monkeypatch, Interrupt(), Exit.OK)
+    log = _attempt(config, monkeypatch, Interrupt(), Exit.OK)
     return RunResult.model_validate_json((Path(config.artifact_uri) / "result.json").read_text()), log
 
 
-def _attempt(config: RunConfig, python: str, monkeypatch: pytest.MonkeyPatch, interrupt: Interrupt, code: Exit) -> str:
+def _attempt(config: RunConfig, monkeypatch: pytest.MonkeyPatch, interrupt: Interrupt, code: Exit) -> str:
     """One attempt in this process, and its log."""
     log = LogText()
     monkeypatch.setenv(CONFIG_VARIABLE, config.model_dump_json())
-    monkeypatch.setenv(PYTHON_VARIABLE, python)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     # A run of seconds is over before its trackers have started on a busy machine.
@@ -147,7 +132,7 @@ def test_a_run_is_told_to_all_of_them(
         aim={"uri": servers.aim},
         mlflow={"trackingUri": servers.mlflow},
     )
-    result, _ = train(config, servers.python, monkeypatch)
+    result, _ = train(config, monkeypatch)
     assert result.notes == []
     folder = Path(config.artifact_uri)
     epochs = [row.split(",") for row in (folder / "metrics.csv").read_text().splitlines()]
@@ -182,13 +167,13 @@ def test_a_run_is_told_to_all_of_them(
 
     # A later attempt goes on with the same run everywhere.
     (folder / "result.json").unlink()
-    train(config, servers.python, monkeypatch)
+    train(config, monkeypatch)
     assert json.loads((folder / "trackers.json").read_text()) == known
     assert len(servers.read("mlflow", servers.mlflow, "tiny")) == 1
 
 
 def test_a_run_goes_to_a_server_of_wandb_and_goes_on_there(
-    data: Path, tmp_path: Path, trackers_python: str, monkeypatch: pytest.MonkeyPatch
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = tmp_path / "credentials" / "wandb" / "WANDB_API_KEY"
     secret.parent.mkdir(parents=True)
@@ -201,10 +186,10 @@ def test_a_run_goes_to_a_server_of_wandb_and_goes_on_there(
         config = config_for(data, tmp_path, wandb=wandb)
         interrupt = Interrupt()
         interrupt.request()
-        _attempt(config, trackers_python, monkeypatch, interrupt, Exit.INTERRUPTED)
+        _attempt(config, monkeypatch, interrupt, Exit.INTERRUPTED)
         ((place, run),) = server.runs.items()
         assert (place[:2], run.exit_codes, run.resumed) == (("team", "maps"), [1], 0)
-        result, _ = train(config, trackers_python, monkeypatch)
+        result, _ = train(config, monkeypatch)
     assert result.notes == []
     assert list(server.runs) == [place], "a later attempt is the same run"
     assert (run.exit_codes, run.resumed) == ([1, 0], 1)
@@ -224,7 +209,7 @@ def test_a_run_goes_to_a_server_of_wandb_and_goes_on_there(
 
 
 def test_trackers_that_are_away_or_wrong_cost_a_run_nothing(
-    data: Path, tmp_path: Path, trackers_python: str, monkeypatch: pytest.MonkeyPatch
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CROSSFOLD_CREDENTIALS", str(tmp_path / "none"))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
@@ -236,15 +221,9 @@ def test_trackers_that_are_away_or_wrong_cost_a_run_nothing(
             aim={"uri": f"aim://127.0.0.1:{nobody}"},
             mlflow={"trackingUri": f"http://127.0.0.1:{nobody}"},
         )
-        result, log = train(config, trackers_python, monkeypatch)
+        result, log = train(config, monkeypatch)
     assert result.score is not None
     assert [note.partition(": ")[0] for note in result.notes] == ["tracking.aim", "tracking.mlflow", "tracking.wandb"]
     assert "tracking.wandb.secretRef" in result.notes[2]
     for name in ("aim", "mlflow", "wandb"):
         assert log.count(f"warning: tracking.{name} does not work") == 1
-
-
-def test_this_python_is_no_trackers_python() -> None:
-    """What keeps the trainer's environment small: its trackers' packages are elsewhere."""
-    probe = "import importlib.util as u; print([n for n in ('wandb', 'aim', 'mlflow') if u.find_spec(n)])"
-    assert subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -90,7 +90,11 @@ def test_everything_arrives_in_order() -> None:
         ([OSError("away")], 3, "OSError: away"),
         ([OSError("away"), OSError("away"), None], 3, None),
         ([ValueError("no WANDB_API_KEY: set it")], 1, "set it"),
-        ([ModuleNotFoundError("No module named 'aim'", name="aim")], 1, "aim is not installed where trackers run"),
+        (
+            [ModuleNotFoundError("No module named 'aim'", name="aim")],
+            1,
+            "aim is not installed: pip install crossfold[trackers], or build the image with TRACKERS=1",
+        ),
         ([RuntimeError("a\nb" * 1000)], 3, "RuntimeError: a ba ba"),
     ],
 )
@@ -148,19 +152,22 @@ def test_an_unknown_name_is_refused() -> None:
 # The process ----------------------------------------------------------------------------------------------------------
 
 
-def script(folder: Path, text: str) -> str:
-    """A program in the place of the trackers' Python."""
-    path = folder / "python"
-    path.write_text(f"#!{sys.executable}\n{text}")
-    path.chmod(0o755)
-    return str(path)
+def script(text: str) -> tuple[str, ...]:
+    """A program in the place of the trackers' process."""
+    return (sys.executable, "-c", text)
 
 
+WITHOUT_WANDB = """
+import sys
+sys.modules["wandb"] = None
+from crossfold_trainer.trackers.process import main
+main()
+"""
 WANTED = {"aim": {"uri": "aim://x"}, "wandb": {"project": "p"}}
 
 
 def test_what_cannot_be_started_costs_nothing(tmp_path: Path) -> None:
-    remote = Remote(RUN, WANTED, python=str(tmp_path / "nothing"))
+    remote = Remote(RUN, WANTED, program=[str(tmp_path / "nothing")])
     remote.scalars({"loss": 1.0}, 1)
     remote.finish({}, ended=True)
     assert set(remote.problems) == {"aim", "wandb"}
@@ -168,7 +175,7 @@ def test_what_cannot_be_started_costs_nothing(tmp_path: Path) -> None:
 
 
 def test_what_never_reads_and_never_ends_is_ended(tmp_path: Path) -> None:
-    remote = Remote(RUN, WANTED, python=script(tmp_path, "import signal; signal.pause()"))
+    remote = Remote(RUN, WANTED, program=script("import signal; signal.pause()"))
     for step in range(20_000):
         remote.scalars({"loss": 1.0}, step)
     # The program ends when it is ended, so that this returns only if it was.
@@ -178,7 +185,7 @@ def test_what_never_reads_and_never_ends_is_ended(tmp_path: Path) -> None:
 
 
 def test_what_crashes_is_noted(tmp_path: Path) -> None:
-    remote = Remote(RUN, WANTED, python=script(tmp_path, "raise SystemExit(3)"))
+    remote = Remote(RUN, WANTED, program=script("raise SystemExit(3)"))
     remote.scalars({"loss": 1.0}, 1)
     remote.finish({}, ended=True, patience=120)
     assert remote.problems["wandb"] == "the trackers' process ended with 3"
@@ -193,16 +200,18 @@ def test_the_first_problem_of_each_counts_and_nonsense_does_not(tmp_path: Path) 
         '{"tracker": "aim", "problem": "2"}',
     ]
     lines.append('{"tracker": "wandb", "id": "abc"}')
-    remote = Remote(RUN, WANTED, python=script(tmp_path, f"print({chr(10).join(lines)!r})"))
+    remote = Remote(RUN, WANTED, program=script(f"print({chr(10).join(lines)!r})"))
     remote.finish({}, ended=True, patience=120)
     assert remote.problems == {"aim": "first"}
     assert remote.ids == {"wandb": "abc"}
 
 
 def test_packages_that_are_not_there_are_named() -> None:
-    remote = Remote(RUN, {"wandb": {"project": "p", "mode": "Offline"}}, python=sys.executable)
+    remote = Remote(RUN, {"wandb": {"project": "p", "mode": "Offline"}}, program=script(WITHOUT_WANDB))
     remote.finish({}, ended=True, patience=120)
-    assert remote.problems == {"wandb": "wandb is not installed where trackers run"}
+    assert remote.problems == {
+        "wandb": "wandb is not installed: pip install crossfold[trackers], or build the image with TRACKERS=1"
+    }
 
 
 # What trackers are told -------------------------------------------------------------------------------------------------
@@ -300,7 +309,8 @@ def test_a_model_that_cannot_be_traced_costs_a_warning_only(tmp_path: Path) -> N
 
 
 def test_problems_are_notes_of_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CROSSFOLD_TRACKERS_PYTHON", script(tmp_path, "import sys; sys.stdin.read(); sys.exit(5)"))
+    program = script("import sys; sys.stdin.read(); sys.exit(5)")
+    monkeypatch.setattr("crossfold_trainer.trackers.remote.PROGRAM", program)
     monkeypatch.setattr("crossfold_trainer.trackers.remote.FINISH_S", 120.0)
     config = run_config(tmp_path, tmp_path, tracking={"tensorboard": False, "aim": {"uri": "aim://a:1"}})
     with Tracking(config, {}, {}) as tracking:

@@ -96,7 +96,8 @@ class Worker:
             try:
                 self._tell({"tracker": self._name, "id": self._tracker.open(self._run)})
             except ModuleNotFoundError as error:
-                why = f"{error.name} is not installed where trackers run"
+                remedy = "pip install crossfold[trackers], or build the image with TRACKERS=1"
+                why = f"{error.name} is not installed: {remedy}"
                 break
             except ValueError as error:
                 why = said(error)
@@ -152,3 +153,7 @@ def main() -> None:
         worker.thread.join()
     # What a library left behind has nobody to wait for it.
     os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

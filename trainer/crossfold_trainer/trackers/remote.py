@@ -4,59 +4,42 @@ import base64
 import contextlib
 import json
 import logging
-import os
 import queue
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from crossfold_trainer.trackers.base import RunFacts
 
 log = logging.getLogger(__name__)
 
-PYTHON_VARIABLE = "CROSSFOLD_TRACKERS_PYTHON"
-"""The Python whose environment has the trackers' packages; unset: the trainer's own."""
+PROGRAM = (sys.executable, "-m", "crossfold_trainer.trackers.process")
 FINISH_S = 20.0
 """Seconds that trackers have at the end of a run, all together."""
 INTERRUPTED_S = 5.0
 """The same when the run was interrupted, and the pod's grace period runs."""
 WAITING = 5000
-_PACKAGE = Path(__file__).resolve().parents[1]
-# This very package, and nothing else of what lies beside it: that belongs to another environment.
-_START = f"""\
-import importlib.util, sys
-spec = importlib.util.spec_from_file_location(
-    {_PACKAGE.name!r}, {str(_PACKAGE / "__init__.py")!r}, submodule_search_locations=[{str(_PACKAGE)!r}]
-)
-sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-from crossfold_trainer.trackers.process import main
-main()
-"""
-
 Message = dict[str, Any]
 
 
 class Remote:
     """The trackers of one attempt."""
 
-    def __init__(self, run: RunFacts, trackers: Mapping[str, Any], python: str = "") -> None:
+    def __init__(self, run: RunFacts, trackers: Mapping[str, Any], program: Sequence[str] = ()) -> None:
         """Start the process. It never raises: a problem is noted for each tracker."""
         self.problems: dict[str, str] = {}
         self.ids: dict[str, str] = {}
         self._trackers = dict(trackers)
         self._todo: queue.Queue[Message | None] = queue.Queue(WAITING)
         self._process: subprocess.Popen[str] | None = None
-        command = [python or os.environ.get(PYTHON_VARIABLE) or sys.executable, "-c", _START]
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        program = program or PROGRAM
         try:
             self._process = subprocess.Popen(
-                command,
-                env=environment,
+                program,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -64,7 +47,7 @@ class Remote:
                 bufsize=1,
             )
         except OSError as error:
-            self._all(f"{command[0]} cannot be started: {error.strerror}")
+            self._all(f"{program[0]} cannot be started: {error.strerror}")
             return
         self._put({"run": asdict(run), "trackers": self._trackers})
         self._writer = threading.Thread(target=self._write, name="trackers", daemon=True)
