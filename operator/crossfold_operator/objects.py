@@ -40,6 +40,12 @@ _PROGRESS_TOKEN: Obj = {
     }
 }
 """Says which pod it is, to this operator alone."""
+_RESTRICTED: Obj = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+"""What the restricted profile of a namespace asks of a container, and a root file system that nobody writes to."""
 _SHARED = ("objective", "data", "trainer", "artifacts", "tracking")
 
 
@@ -253,6 +259,11 @@ def _cache_volume(cache: CacheSpec) -> Obj:
     return {"emptyDir": {"sizeLimit": cache.size_limit}}
 
 
+def _restricted(container: Mapping[str, Any]) -> Obj:
+    """A container with the trainer's security settings, as far as it has none of its own."""
+    return {**container, "securityContext": {**_RESTRICTED, **container.get("securityContext", {})}}
+
+
 def _pod_spec(template: TemplateSpec, config: RunConfig, image: str, progress_url: str) -> Obj:
     volumes: list[Obj] = [
         {"name": "tmp", "emptyDir": {}},
@@ -295,11 +306,7 @@ def _pod_spec(template: TemplateSpec, config: RunConfig, image: str, progress_ur
         ],
         "resources": {k: dict(v) for k in ("limits", "requests") if (v := getattr(template.resources, k))},
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": _RESTRICTED,
         "volumeMounts": [*mounts, *(dump(mount) for mount in template.volume_mounts)],
     }
     if template.image_pull_policy:
@@ -313,7 +320,14 @@ def _pod_spec(template: TemplateSpec, config: RunConfig, image: str, progress_ur
         "containers": [container],
         "volumes": [*volumes, *(dict(volume) for volume in template.volumes)],
     }
+    if template.command:
+        container["command"] = list(template.command)
+    if template.args:
+        container["args"] = list(template.args)
+    if template.env_from:
+        container["envFrom"] = [dict(source) for source in template.env_from]
     optional: Obj = {
+        "initContainers": [_restricted(one) for one in template.init_containers],
         "nodeSelector": dict(template.node_selector),
         "tolerations": [dump(t) for t in template.tolerations],
         "affinity": template.affinity,

@@ -51,7 +51,7 @@ def of_spec(spec: TuneSpec | CrossValidationSpec | TrainRunSpec) -> list[str]:
         found = [*searched, *of_values(spec.fixed, "spec.fixed"), *_of_target(spec)]
     else:
         found = of_values(spec.hyperparameters, "spec.hyperparameters")
-    found += [f"spec.template.resources.{problem}" for problem in spec.template.resources.problems]
+    found += [f"spec.template.{problem}" for problem in spec.template.problems]
     return found[:MAX_PROBLEMS] or _stale(spec) or _of_batch(spec)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from crossfold_trainer.contract.progress import AUDIENCE, ProgressReport
-from crossfold_trainer.live import Undelivered, http_sender
+from crossfold_trainer.contract.sending import Undelivered, http_sender
 from tests.component.test_operator_process import Operator, Start, apply_run, has_job, space, start
 from tests.controlplane import ControlPlane
 from tests.waiting import eventually
@@ -85,7 +85,7 @@ def test_a_pod_may_speak_of_its_own_run_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        "crossfold_trainer.live.PATIENCE_S", 60.0
+        "crossfold_trainer.contract.sending.PATIENCE_S", 60.0
     )  # a report that is late is lost, and none may be here
     operator: Operator = start(CROSSFOLD_PROGRESS_URL="http://operator.test:8080", CROSSFOLD_PROGRESS_SECONDS="1")
     eventually(lambda: operator.says("working"), "readiness")

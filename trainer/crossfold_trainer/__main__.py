@@ -19,7 +19,6 @@ import time
 import traceback
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from pydantic import ValidationError
@@ -30,7 +29,6 @@ from crossfold_trainer.checkpoints import CheckpointLog
 from crossfold_trainer.contract import hyperparameters as hp
 from crossfold_trainer.contract.config import (
     CONFIG_VARIABLE,
-    TERMINATION_VARIABLE,
     OutOfMemoryPolicy,
     RunConfig,
     config_digest,
@@ -38,6 +36,8 @@ from crossfold_trainer.contract.config import (
 from crossfold_trainer.contract.exits import Exit
 from crossfold_trainer.contract.metrics import KNOWN_OBJECTIVES
 from crossfold_trainer.contract.result import FAILURE_TEXT_LIMIT, FailureClass, RunFailure, RunResult
+from crossfold_trainer.contract.sending import sender
+from crossfold_trainer.contract.termination import write_termination_message
 from crossfold_trainer.contract.tracking import TrackingSpec
 from crossfold_trainer.data import open_dataset
 from crossfold_trainer.errors import (
@@ -62,8 +62,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("crossfold_trainer.main")
 
-TERMINATION_LOG = "/dev/termination-log"
-"""Mounted by the kubelet; written only where it exists."""
 CRASH = 1
 OUT_OF_MEMORY_REMEDY = "lower batch_size, set retries.outOfMemory to HalveBatch, or take a smaller encoder"
 
@@ -160,16 +158,6 @@ def _leave_log(folder: Store, log_text: LogText, interrupt: Interrupt) -> None:
     thread.start()
     deadline = interrupt.deadline
     thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
-
-
-def write_termination_message(text: str) -> None:
-    """Leave the message where the kubelet reads it; nowhere when there is no such place."""
-    given = os.environ.get(TERMINATION_VARIABLE)
-    path = Path(given or TERMINATION_LOG)
-    if not given and not path.exists():
-        return
-    with contextlib.suppress(OSError):
-        path.write_text(text)
 
 
 def read_config(environment: Mapping[str, str]) -> RunConfig:
@@ -281,7 +269,7 @@ def _train(task: Task, folder: Store, interrupt: Interrupt, log_text: LogText, b
     config = task.config if leads else _follower(task.config)
     checkpoints = CheckpointLog(folder, config.owner, config.attempt)
     uploader = Uploader(folder, checkpoints.commit)
-    news = live.Live(live.sender(config) if leads else None)
+    news = live.Live(sender(config) if leads else None)
     known = read_known(folder.read(artifacts.TRACKERS)) if config.tracking.aim else {}
     with (
         contextlib.closing(uploader),

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from crossfold_operator.api.fields import ANY_JSON, MUTABLE, Text, named_list
 from crossfold_operator.api.quantities import amount
-from crossfold_operator.names import RESERVED_LABEL_DOMAINS
+from crossfold_operator.names import CONTAINER, RESERVED_LABEL_DOMAINS
 from crossfold_trainer.contract.base import Model, Name, Rule, ShortText
 
 Quantity = Annotated[
@@ -15,6 +15,8 @@ Quantity = Annotated[
 LabelKey = str
 LabelValue = Annotated[str, Field(max_length=63)]
 OPAQUE_OBJECT: dict[str, Any] = {"type": "object", **ANY_JSON}
+OpaqueObject = Annotated[dict[str, Any], Field(json_schema_extra=OPAQUE_OBJECT)]
+Argument = Annotated[str, Field(max_length=8192)]
 
 
 def _quantity_rules(field: str) -> tuple[Rule, ...]:
@@ -84,8 +86,14 @@ class EnvVar(Model):
     """Name of the variable."""
     value: Annotated[str, Field(max_length=4096)] = ""
     """Its value."""
+    value_from: Annotated[dict[str, Any] | None, Field(json_schema_extra=OPAQUE_OBJECT)] = None
+    """Where its value comes from instead, as in a pod spec: secretKeyRef, configMapKeyRef, fieldRef."""
 
     rules = (
+        Rule(
+            "!has(self.valueFrom) || !has(self.value) || self.value == ''",
+            "value and valueFrom exclude each other: remove one",
+        ),
         Rule(
             "!self.name.startsWith('CROSSFOLD_')",
             "variables that start with CROSSFOLD_ are set by the operator: choose another name",
@@ -158,11 +166,18 @@ class TemplateSpec(Model):
     """Taints that are tolerated. Changes reach Jobs not yet created."""
     affinity: Annotated[dict[str, Any] | None, Field(json_schema_extra={**OPAQUE_OBJECT, **MUTABLE})] = None
     """Scheduling constraints, as in a pod spec. Changes reach Jobs not yet created."""
+    command: Annotated[list[Argument], Field(max_length=64)] = []
+    """Program of the container, in place of the image's own: any that keeps the contract of docs/extend.md."""
+    args: Annotated[list[Argument], Field(max_length=64)] = []
+    """Arguments of the program."""
     env: Annotated[list[EnvVar], named_list(64)] = []
     """Environment variables."""
-    volumes: Annotated[
-        list[Annotated[dict[str, Any], Field(json_schema_extra=OPAQUE_OBJECT)]], Field(max_length=16)
-    ] = []
+    env_from: Annotated[list[OpaqueObject], Field(max_length=16)] = []
+    """ConfigMaps and Secrets whose keys become environment variables, as in a pod spec."""
+    init_containers: Annotated[list[OpaqueObject], Field(max_length=8)] = []
+    """Containers that run before the trainer, as in a pod spec. One with restartPolicy: Always is a sidecar: it runs
+    beside the trainer and ends with it. Security settings that it leaves out are those of the trainer's container."""
+    volumes: Annotated[list[OpaqueObject], Field(max_length=16)] = []
     """Volumes, as in a pod spec."""
     volume_mounts: Annotated[list[VolumeMount], Field(max_length=16)] = []
     """Where volumes are mounted."""
@@ -193,6 +208,18 @@ class TemplateSpec(Model):
             " are set by the operator: remove them",
         ),
     )
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong with parts that the API server sees only when a pod is made."""
+        found = [f"resources.{problem}" for problem in self.resources.problems]
+        for index, container in enumerate(self.init_containers):
+            name, where = container.get("name"), f"initContainers[{index}]"
+            if not name or not container.get("image"):
+                found.append(f"{where}: a container needs a name and an image: add them")
+            elif name == CONTAINER:
+                found.append(f"{where}.name: {CONTAINER} is the trainer's container: choose another name")
+        return found
 
     @property
     def devices(self) -> int:

@@ -278,7 +278,8 @@ class Kubelet:
         }
         given = container.get("env", ())
         if isinstance(given, list):
-            environment |= {variable["name"]: variable.get("value", "") for variable in given}
+            # Secrets and ConfigMaps are a cluster's: here such a variable keeps the value that this program has.
+            environment |= {one["name"]: one.get("value", "") for one in given if "valueFrom" not in one}
         environment[TERMINATION_VARIABLE] = str(said.absolute())
         if slot.gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = slot.gpu

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
-from typing import Any
+from typing import Any, NamedTuple
 
 from crossfold_operator import names
 from crossfold_operator.names import Reason
@@ -13,7 +13,9 @@ from crossfold_operator.observe.metadata import Obj, is_deleting
 from crossfold_operator.observe.reasons import reason_of
 from crossfold_operator.times import parse_time, seconds_between, timestamp
 from crossfold_trainer.contract.exits import Exit
-from crossfold_trainer.contract.result import FailureClass, RunFailure, RunResult, end_of_log, parse_message
+from crossfold_trainer.contract.objective import ObjectiveSpec
+from crossfold_trainer.contract.result import FailureClass, Outcome, RunFailure, RunResult, end_of_log, parse_message
+from crossfold_trainer.contract.scoring import run_score, unreported
 
 FAILURE_RULES: tuple[tuple[int | None, FailureClass], ...] = (
     (Exit.CONFIG, FailureClass.CONFIG),
@@ -87,8 +89,17 @@ class Attempt:
     result: RunResult | None = None
 
 
+class Wanted(NamedTuple):
+    """What a result must have."""
+
+    digest: str
+    """configDigest that it carries."""
+    objective: ObjectiveSpec
+    """The metrics that it reports."""
+
+
 def read_attempts(
-    run: str, jobs: Iterable[Obj], pods: Mapping[str, Sequence[Obj]], digest: str, now: datetime
+    run: str, jobs: Iterable[Obj], pods: Mapping[str, Sequence[Obj]], wanted: Wanted, now: datetime
 ) -> list[Attempt]:
     """The attempts of a TrainRun in order.
 
@@ -96,18 +107,18 @@ def read_attempts(
         run: its name.
         jobs: its Jobs.
         pods: the pods of each Job by the Job's UID.
-        digest: configDigest that a result must carry.
+        wanted: what a result must have.
         now: the time.
     """
     seen = []
     for job in jobs:
         number = names.attempt_of(run, job["metadata"]["name"])
         if number is not None:
-            seen.append(_attempt(number, job, pods.get(job["metadata"]["uid"], ()), digest, now))
+            seen.append(_attempt(number, job, pods.get(job["metadata"]["uid"], ()), wanted, now))
     return sorted(seen, key=lambda a: a.number)
 
 
-def _attempt(number: int, job: Obj, pods: Sequence[Obj], digest: str, now: datetime) -> Attempt:
+def _attempt(number: int, job: Obj, pods: Sequence[Obj], wanted: Wanted, now: datetime) -> Attempt:
     nodes: int = job.get("spec", {}).get("completions") or 1
     by_node = _by_node(pods)
     seen = list(by_node.values())
@@ -134,7 +145,7 @@ def _attempt(number: int, job: Obj, pods: Sequence[Obj], digest: str, now: datet
         pod=next(iter(unready or (seen if ready else ())), None),
     )
     if "Complete" in conditions:
-        result, failure = _result(_container(by_node.get(0)).get("state", {}).get("terminated"), digest)
+        result, failure = _result(_container(by_node.get(0)).get("state", {}).get("terminated"), wanted)
         return replace(attempt, state=AttemptState.ENDED, result=result, failure=failure)
     if "Failed" in conditions:
         if begin is None:
@@ -163,17 +174,30 @@ def _started(state: Mapping[str, Any]) -> str | None:
     return None if text is None or text.startswith("1970-") else text
 
 
-def _result(terminated: Mapping[str, Any] | None, digest: str) -> tuple[RunResult | None, Failure | None]:
+def _result(terminated: Mapping[str, Any] | None, wanted: Wanted) -> tuple[RunResult | None, Failure | None]:
     parsed = parse_message((terminated or {}).get("message", ""))
-    if isinstance(parsed, RunResult) and parsed.digest == digest:
-        return parsed, None
+    if isinstance(parsed, RunResult) and parsed.digest == wanted.digest:
+        return _scored(parsed, wanted.objective)
     if isinstance(parsed, RunResult):
-        why = f"its result belongs to another configuration (digest {parsed.digest[:12]}, not {digest[:12]})"
+        why = f"its result belongs to another configuration (digest {parsed.digest[:12]}, not {wanted.digest[:12]})"
     elif terminated is None:
         why = "its pod is gone before its result was read"
     else:
-        why = "its termination message holds no result: does the image run the Crossfold trainer?"
+        why = "its termination message holds no result: does the container keep the contract of docs/extend.md?"
     return None, Failure(FailureClass.INFRASTRUCTURE, f"the Job is complete, but {why}", no_result=True)
+
+
+def _scored(result: RunResult, objective: ObjectiveSpec) -> tuple[RunResult | None, Failure | None]:
+    """A result with its score, which a trainer of one's own may leave to us."""
+    if "score" in result.model_fields_set or result.outcome is not Outcome.TRAINED:
+        return result, None
+    known = {**result.metrics, **result.values}
+    objectives = [metric.name for metric in objective.metrics]
+    if missing := [name for name in objectives if name not in known]:
+        return None, Failure(FailureClass.CONFIG, unreported(missing, known))
+    score = run_score(known, objective)
+    update = {"score": score.value, "stable": score.stable, "values": {name: known[name] for name in objectives}}
+    return result.model_copy(update=update), None
 
 
 def classify(failed: Mapping[str, Any], pods: Sequence[Obj], nodes: int = 1) -> Failure:

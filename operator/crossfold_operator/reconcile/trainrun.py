@@ -10,7 +10,7 @@ from crossfold_operator.cluster.base import Cluster, Key, Obj, Refused
 from crossfold_operator.events import Event
 from crossfold_operator.live import Shown
 from crossfold_operator.names import Kind, Reason
-from crossfold_operator.observe.attempts import Attempt, AttemptState, Failure, explain, read_attempts
+from crossfold_operator.observe.attempts import Attempt, AttemptState, Failure, Wanted, explain, read_attempts
 from crossfold_operator.plan import trainrun as run_plan
 from crossfold_operator.reconcile.writing import LOOK_AGAIN, Blocked, Writer, fact_of
 from crossfold_operator.settings import Settings
@@ -90,7 +90,7 @@ class TrainRunReconciler:
         jobs = self._cluster.children(Kind.JOB, run["metadata"]["uid"])
         pods = {job["metadata"]["uid"]: self._cluster.children(Kind.POD, job["metadata"]["uid"]) for job in jobs}
         now = self._clock()
-        attempts = read_attempts(run["metadata"]["name"], jobs, pods, config.digest, now)
+        attempts = read_attempts(run["metadata"]["name"], jobs, pods, Wanted(config.digest, config.objective), now)
         by_uid = {job["metadata"]["uid"]: job for job in jobs}
         for index, attempt in enumerate(attempts):
             if (

@@ -19,7 +19,7 @@ from crossfold_trainer.contract.exits import Exit
 from crossfold_trainer.contract.metrics import Direction
 from crossfold_trainer.contract.progress import ProgressReport
 from crossfold_trainer.contract.result import RunResult
-from crossfold_trainer.live import sender
+from crossfold_trainer.contract.sending import sender
 
 
 def main() -> int:

@@ -568,7 +568,7 @@ def test_a_crash_ends_with_one_clean_line_and_leaves_the_log(
 def test_without_a_termination_log_a_run_works_all_the_same(
     data: Path, tmp_path: Path, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("crossfold_trainer.__main__.TERMINATION_LOG", str(tmp_path / "nowhere" / "log"))
+    monkeypatch.setattr("crossfold_trainer.contract.termination.TERMINATION_LOG", str(tmp_path / "nowhere" / "log"))
     monkeypatch.delenv(TERMINATION_VARIABLE, raising=False)
     monkeypatch.setenv(CONFIG_VARIABLE, config_for(data, tmp_path / "a", trainer={"maxEpochs": 1}).model_dump_json())
     assert run_to_exit(Interrupt(), LogText()) == Exit.OK

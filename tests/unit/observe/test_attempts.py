@@ -1,5 +1,6 @@
 """What Jobs and pods say, read."""
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,16 +11,19 @@ from crossfold_operator.observe.attempts import (
     FAILURE_RULES,
     Attempt,
     AttemptState,
+    Wanted,
     classify,
     explain,
     read_attempts,
 )
 from crossfold_operator.observe.metadata import Obj
 from crossfold_trainer.contract.exits import Exit
+from crossfold_trainer.contract.objective import ObjectiveSpec
 from crossfold_trainer.contract.result import FAILURE_LOG_LIMIT, FailureClass, RunFailure, RunResult
 
 NOW = datetime(2026, 1, 1, 0, 10, tzinfo=UTC)
 DIGEST = "c" * 64
+WANTED = Wanted(DIGEST, ObjectiveSpec.model_validate({"metrics": [{"name": "val/JaccardIndex"}]}))
 BACKOFF = {"reason": "BackoffLimitExceeded", "message": "Job has reached the specified backoff limit"}
 
 
@@ -189,13 +193,13 @@ def result(**changes: Any) -> str:
 
 
 def one(job_seen: Obj, *pods: Obj) -> Attempt:
-    (seen,) = read_attempts("r", [job_seen], {job_seen["metadata"]["uid"]: pods}, DIGEST, NOW)
+    (seen,) = read_attempts("r", [job_seen], {job_seen["metadata"]["uid"]: pods}, WANTED, NOW)
     return seen
 
 
 def test_attempts_are_told_by_the_names_of_their_jobs() -> None:
     jobs = [job(name, uid=name) for name in ("r-a10", "r-a2", "r", "r-a02", "r-a1", "r-b", "rr", "r-a2-x")]
-    assert [(a.number, a.job) for a in read_attempts("r", jobs, {}, DIGEST, NOW)] == [
+    assert [(a.number, a.job) for a in read_attempts("r", jobs, {}, WANTED, NOW)] == [
         (1, "r"),
         (2, "r-a2"),
         (10, "r-a10"),
@@ -250,8 +254,8 @@ def test_complete_with_a_result() -> None:
     [
         ([], "its pod is gone"),
         ([pod(None)], "its pod is gone"),
-        ([pod({"exitCode": 0, "message": "bye"})], "does the image run the Crossfold trainer?"),
-        ([pod({"exitCode": 0})], "does the image run the Crossfold trainer?"),
+        ([pod({"exitCode": 0, "message": "bye"})], "docs/extend.md"),
+        ([pod({"exitCode": 0})], "docs/extend.md"),
         ([pod({"exitCode": 0, "message": SAID})], "holds no result"),
         ([pod({"exitCode": 0, "message": '{"result":{"score":1}}'})], "holds no result"),
         ([pod({"exitCode": 0, "message": result(digest="d" * 64)})], "digest dddddddddddd, not cccccccccccc"),
@@ -262,6 +266,31 @@ def test_complete_without_a_readable_result(pods: list[Obj], words: str) -> None
     assert failure is not None
     assert (failure.failure_class, failure.no_result) == (FailureClass.INFRASTRUCTURE, True)
     assert words in failure.message
+
+
+def bare(**content: Any) -> Obj:
+    """The pod of a trainer of one's own, which leaves the score to the operator."""
+    return pod({"exitCode": 0, "message": json.dumps({"result": {"digest": DIGEST, **content}})})
+
+
+def test_values_alone_are_scored() -> None:
+    seen = one(job(conditions=true("Complete")), bare(values={"val/JaccardIndex": 0.25}, metrics={"val/loss": 1.0}))
+    assert seen.result is not None
+    assert (seen.result.score, seen.result.stable, seen.result.values) == (0.25, True, {"val/JaccardIndex": 0.25})
+    seen = one(job(conditions=true("Complete")), bare(values={"val/JaccardIndex": None}))
+    assert seen.result is not None
+    assert (seen.result.score, seen.result.stable) == (None, False)
+    seen = one(job(conditions=true("Complete")), bare(outcome="Diverged"))
+    assert seen.result is not None
+    assert seen.result.score is None
+
+
+def test_a_metric_that_nobody_reports_is_a_wrong_configuration() -> None:
+    seen = one(job(conditions=true("Complete")), bare(values={"val/iou": 0.25}))
+    assert seen.failure is not None
+    assert (seen.result, seen.failure.failure_class) == (None, FailureClass.CONFIG)
+    assert "val/JaccardIndex" in seen.failure.message
+    assert "(val/iou)" in seen.failure.message
 
 
 def test_the_jobs_own_times_count_when_the_pod_is_gone() -> None:

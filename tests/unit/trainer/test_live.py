@@ -13,8 +13,9 @@ from crossfold_trainer import live
 from crossfold_trainer.contract import progress as contract
 from crossfold_trainer.contract.curve import CurvePoint
 from crossfold_trainer.contract.progress import REPORT_LIMIT, ProgressReport
+from crossfold_trainer.contract.sending import Undelivered, file_sender, http_sender, sender
 from crossfold_trainer.curve import scores_so_far
-from crossfold_trainer.live import Live, Undelivered, file_sender, http_sender, report_of, sender
+from crossfold_trainer.live import Live, report_of
 from crossfold_trainer.meter import Meter
 from crossfold_trainer.progress import Best, Progress
 from tests.trainer_data import run_config

@@ -11,7 +11,7 @@ compared. This one is continuous, and differs from the limit of a harmonic mean 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, assert_never
 
 from crossfold_trainer.contract.metrics import Direction, metric_info
@@ -66,6 +66,12 @@ def run_score(values: Mapping[str, float | None], objective: ObjectiveSpec) -> S
     if not math.isfinite(score):
         return Score(None, False, f"{objective.combine} of {', '.join(map(repr, terms))} is not finite")
     return Score(score, True)
+
+
+def unreported(missing: Iterable[str], reported: Iterable[str]) -> str:
+    """What is wrong where a trainer does not report a metric of the objective, and what to do."""
+    found = ", ".join(reported) or "none"
+    return f"spec.objective.metrics: the trainer reports no {', '.join(missing)}: name one that it reports ({found})"
 
 
 def _negative(metric: ObjectiveMetric, value: float, combine: Combine) -> str:
