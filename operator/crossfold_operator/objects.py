@@ -299,7 +299,7 @@ def _pod_spec(template: TemplateSpec, config: RunConfig, image: str, progress_ur
         "name": CONTAINER,
         "image": image,
         "env": [
-            {"name": CONFIG_VARIABLE, "value": config.model_dump_json(exclude_defaults=True)},
+            {"name": CONFIG_VARIABLE, "value": config.model_dump_json()},
             {"name": IMAGE_VARIABLE, "value": image},
             *reporting,
             *(dump(variable) for variable in template.env),
