@@ -125,7 +125,7 @@ def failure(ended: Ended, code: Exit, kind: FailureClass) -> str:
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     content: dict[str, Any] = torch.load(folder / "checkpoints/best.ckpt", weights_only=True)
-    return dict(content["model"])
+    return dict(content["state_dict"])
 
 
 def same_weights(one: Path, other: Path) -> bool:

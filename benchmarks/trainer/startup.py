@@ -21,7 +21,8 @@ import crossfold_trainer.__main__ as main
 train = main._train
 def patched(*arguments):
     print("opened", time.time(), flush=True)
-    from crossfold_trainer import fit, step
+    from crossfold_trainer import step
+    from crossfold_trainer.training import fit
     print("imported", time.time(), flush=True)
     call = step.TrainStep.__call__
     def first(*given):

@@ -9,8 +9,7 @@ import logging
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +22,7 @@ from torch.utils.data import DataLoader
 from benchmarks.trainer import data_path
 from benchmarks.trainer.darts_calls import Patches
 from benchmarks.trainer.latency import late
-from crossfold_trainer import environment, fit
+from crossfold_trainer import environment
 from crossfold_trainer.__main__ import run
 from crossfold_trainer.contract import hyperparameters as hp
 from crossfold_trainer.contract.config import CACHE_VARIABLE, CONFIG_VARIABLE, RunConfig, with_digest
@@ -41,6 +40,7 @@ from crossfold_trainer.splits import make_splits
 from crossfold_trainer.step import TrainStep
 from crossfold_trainer.task import Task
 from crossfold_trainer.tracking import LogText
+from crossfold_trainer.training import fit
 from tests.s3server import s3_server
 from tests.trainer_data import run_config
 
@@ -207,12 +207,19 @@ class _EveryEpoch(Meter):
 
     each: list[_Epoch] = field(default_factory=list)
 
-    @contextmanager
-    def epoch(self) -> Iterator[None]:
-        patches, seconds, wait = self.patches, self.training, self.data_wait
-        with super().epoch():
-            yield
-        self.each.append(_Epoch(self.patches - patches, self.training - seconds, self.data_wait - wait))
+    _before: tuple[int, float, float] = (0, 0.0, 0.0)
+
+    def start(self) -> None:
+        if self._since is None:
+            self._before = self.patches, self.training, self.data_wait
+        super().start()
+
+    def stop(self) -> None:
+        training = self._since is not None
+        super().stop()
+        if training:
+            patches, seconds, wait = self._before
+            self.each.append(_Epoch(self.patches - patches, self.training - seconds, self.data_wait - wait))
 
 
 class _Run(NamedTuple):

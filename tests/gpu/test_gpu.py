@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from crossfold_trainer import fit
 from crossfold_trainer.contract import hyperparameters as hp
 from crossfold_trainer.contract.config import OutOfMemoryPolicy
 from crossfold_trainer.contract.data import ArtifactsSpec, DataSpec, ScaleSpec
@@ -28,6 +27,7 @@ from crossfold_trainer.metrics import PixelMetrics
 from crossfold_trainer.model import compile_model
 from crossfold_trainer.precision import numerics, set_backends
 from crossfold_trainer.step import LossReader, MicroBatch, TrainStep
+from crossfold_trainer.training.loop import Loop
 from crossfold_trainer.transforms import compose
 from crossfold_trainer.values import decode, ranges_of
 from tests.trainer_data import write_dataset
@@ -121,7 +121,7 @@ def test_a_run_trains_in_bfloat16_and_leaves_everything(data: Path, tmp_path: Pa
     assert machine["device"] == "cuda"
     assert machine["gpus"][0]["name"] == speed.device
     kept = torch.load(folder / "checkpoints/best.ckpt", weights_only=True, map_location="cpu")
-    assert {value.dtype for value in kept["model"].values() if value.is_floating_point()} == {torch.float32}
+    assert {value.dtype for value in kept["state_dict"].values() if value.is_floating_point()} == {torch.float32}
 
 
 def test_an_interrupted_deterministic_run_ends_with_the_same_weights(
@@ -130,15 +130,15 @@ def test_an_interrupted_deterministic_run_ends_with_the_same_weights(
     settings = {"trainer": {"deterministic": True}, "hyperparameters": {"augment": ["D4", "MultiplicativeNoise"]}}
     whole, broken = (config_for(data, tmp_path / name, **settings) for name in ("whole", "broken"))
     result(attempts.here(whole))
-    ends, watch = {5}, fit.Fit._watch
+    ends, watch = {5}, Loop._watch
 
-    def watched(self: fit.Fit, loss: Tensor) -> None:
-        if self.progress.step in ends:
-            ends.remove(self.progress.step)
+    def watched(self: Loop, *arguments: Any) -> None:
+        if self._progress.step in ends:
+            ends.remove(self._progress.step)
             self._interrupt.request()
-        watch(self, loss)
+        watch(self, *arguments)
 
-    monkeypatch.setattr(fit.Fit, "_watch", watched)
+    monkeypatch.setattr(Loop, "_watch", watched)
     failure(attempts.here(broken, Interrupt()), Exit.INTERRUPTED, FailureClass.PREEMPTED)
     ended = attempts.here(broken, Interrupt())
     result(ended)

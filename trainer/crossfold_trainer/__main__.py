@@ -57,8 +57,8 @@ from crossfold_trainer.task import Task
 from crossfold_trainer.tracking import LogText, Tracking, read_known, speed_line
 
 if TYPE_CHECKING:
-    from crossfold_trainer.fit import Fit
     from crossfold_trainer.resume import Found
+    from crossfold_trainer.training.fit import Fit
 
 log = logging.getLogger("crossfold_trainer.main")
 
@@ -258,11 +258,11 @@ def _train(task: Task, folder: Store, interrupt: Interrupt, log_text: LogText, b
         devicewatch,
         environment,
         faults,
-        fit,
         live,
         ranks,
         resume,
     )
+    from crossfold_trainer.training.fit import Fit  # noqa: PLC0415
 
     threads = environment.use_cpus()
     leads = ranks.rank_of(os.environ) == 0
@@ -280,7 +280,7 @@ def _train(task: Task, folder: Store, interrupt: Interrupt, log_text: LogText, b
     ):
         if leads:
             checkpoints.claim()
-        training = fit.Fit(
+        training = Fit(
             task, uploader, tracking, log_text, interrupt, live=news, checkpoints=checkpoints, ranks=together
         )
         found = resume.find(folder, checkpoints, task.identity) if leads else None

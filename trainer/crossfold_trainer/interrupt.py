@@ -25,6 +25,7 @@ class Interrupt:
         """From SIGTERM to SIGKILL."""
         self._arrived_at = 0.0
         self._signal = ""
+        self._installed = False
 
     @property
     def deadline(self) -> float | None:
@@ -43,8 +44,14 @@ class Interrupt:
 
     def install(self) -> None:
         """Listen from now on. Main thread only."""
+        self._installed = True
         signal.signal(signal.SIGTERM, self._arrived)
         signal.signal(signal.SIGINT, self._arrived)
+
+    def reinstall(self) -> None:
+        """Listen again, where we did and a library has put a handler of its own in our place."""
+        if self._installed:
+            self.install()
 
     def undefer(self) -> None:
         """From now on a signal ends the process where it is; one that has arrived does so now.

@@ -7,7 +7,7 @@ instead of four in data sets that Crossfold writes) and become float32 there.
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, assert_never
@@ -110,7 +110,7 @@ class Loader:
         """Whether the rows are kept in memory."""
         return self._kept is not None
 
-    def batches(self, batches: Sequence[Index]) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, batches: Sequence[Index]) -> Generator[tuple[Tensor, Tensor], None, None]:
         """Each batch as x (B, k, H, W) float32 and y (B, H, W) uint8 on the device, for the caller to keep."""
         if not batches:
             return

@@ -5,7 +5,7 @@ ahead of it, so that a rate is right over an epoch (whose metrics are read at it
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -59,22 +59,22 @@ class Meter:
         """Share of the attempt that was waiting for checkpoints, in [0, 1]; None before there is any."""
         return min(1.0, self.checkpoint_wait / seconds) if (seconds := self.elapsed) > 0 else None
 
-    @contextmanager
-    def epoch(self) -> Iterator[None]:
-        """An epoch is trained in here."""
-        self._since = self.clock()
-        try:
-            yield
-        finally:
+    def start(self) -> None:
+        """An epoch is trained from now on; nothing when it is already."""
+        if self._since is None:
+            self._since = self.clock()
+
+    def stop(self) -> None:
+        """No epoch is trained any more; nothing when none was."""
+        if self._since is not None:
             self.training += self.clock() - self._since
             self._since = None
 
-    def batches(self, source: Iterator[Batch], patches: int, waited: Callable[[], float]) -> Iterator[Batch]:
-        """The same batches; the wait for each, and its patches once it is trained on, are counted.
+    def batches(self, source: Iterator[Batch], waited: Callable[[], float]) -> Generator[Batch, None, None]:
+        """The same batches; the wait for each is counted.
 
         Args:
             source: batches, or one rank's shares of them.
-            patches: in each of them, all ranks together.
             waited: seconds that the source has waited for data since it began.
         """
         before = waited()
@@ -82,7 +82,6 @@ class Meter:
             self.data_wait += waited() - before
             before = waited()
             yield batch
-            self.patches += patches
 
     @contextmanager
     def checkpoint(self) -> Iterator[None]:

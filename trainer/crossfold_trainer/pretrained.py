@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub import constants as hub
@@ -19,11 +19,14 @@ from crossfold_trainer.contract.data import ArtifactsSpec
 from crossfold_trainer.errors import ConfigError
 from crossfold_trainer.store import open_store
 
+if TYPE_CHECKING:
+    from crossfold_trainer.model import Segmenter
+
 HUB_TIMEOUT_S = 5.0
 """How long the model hub may take to answer at all."""
 ENCODER_FIELD = "hyperparameters.model_encoder_weights"
 CHECKPOINT_FIELD = "trainer.weightsFromCheckpoint"
-PREFIXES = ("network.encoder.", "encoder.", "module.", "")
+PREFIXES = ("model.encoder.", "network.encoder.", "encoder.", "module.", "")
 """What the names of an encoder's weights may start with in a file: a checkpoint of this trainer, of others, none."""
 MUST_AGREE = ("model_arch", "model_encoder")
 SHOWN = 3
@@ -108,7 +111,7 @@ def _adapted(weight: Tensor, wanted: Tensor | None) -> Tensor:
 
 
 def load_checkpoint(
-    model: nn.Module, uri: str, artifacts: ArtifactsSpec, hyperparameters: Mapping[str, Any], bands: Sequence[str]
+    model: "Segmenter", uri: str, artifacts: ArtifactsSpec, hyperparameters: Mapping[str, Any], bands: Sequence[str]
 ) -> None:
     """Give a model the weights of another run's kept epoch.
 
@@ -118,30 +121,34 @@ def load_checkpoint(
         ConfigError: the checkpoint is missing, or of other bands, another architecture or other classes.
     """
     content = _content(uri, artifacts, CHECKPOINT_FIELD)
-    if not {"model", "bands", "hyperparameters"} <= content.keys():
-        raise ConfigError(CHECKPOINT_FIELD, f"{uri} is no kept checkpoint: name a run's checkpoints/best.ckpt")
+    about = content.get("hyper_parameters", {}).get("config")
+    if not isinstance(about, Mapping) or not {"bands", "hyperparameters", "outputs"} <= about.keys():
+        raise ConfigError(
+            CHECKPOINT_FIELD, f"{uri} is no checkpoint of a best epoch: name a run's checkpoints/best.ckpt"
+        )
     for name in MUST_AGREE:
-        had, wanted = content["hyperparameters"][name], hyperparameters[name]
+        had, wanted = about["hyperparameters"][name], hyperparameters[name]
         if had != wanted:
             raise ConfigError(
                 CHECKPOINT_FIELD,
                 f"{uri} has {name} {had}, this run {wanted}: set hyperparameter {name} to the checkpoint's, or take"
                 " another checkpoint",
             )
-    if list(content["bands"]) != list(bands):
+    if list(about["bands"]) != list(bands):
         raise ConfigError(
             CHECKPOINT_FIELD,
-            f"{uri} was trained on the bands {', '.join(content['bands'])}, this run reads {', '.join(bands)}: set"
+            f"{uri} was trained on the bands {', '.join(about['bands'])}, this run reads {', '.join(bands)}: set"
             " hyperparameter bands to the checkpoint's, in its order, or take another checkpoint",
         )
-    if content.get("outputs", 1) != (outputs := getattr(model, "outputs", 1)):
+    if about["outputs"] != (outputs := model.outputs):
         raise ConfigError(
             CHECKPOINT_FIELD,
-            f"{uri} answers with {content.get('outputs', 1)} logits a pixel, this data set's labels need {outputs}:"
+            f"{uri} answers with {about['outputs']} logits a pixel, this data set's labels need {outputs}:"
             " take a checkpoint of the same classes",
         )
     try:
-        model.load_state_dict(content["model"])
+        weights = {name.removeprefix("model."): value for name, value in content["state_dict"].items()}
+        model.network.load_state_dict(weights)
     except RuntimeError as error:
         raise ConfigError(
             CHECKPOINT_FIELD, f"{uri} does not fit the model: {str(error).splitlines()[-1].strip()}"

@@ -13,20 +13,48 @@ from typing import Any, NamedTuple
 import torch
 
 from crossfold_trainer.checkpoints import CheckpointLog, Saved
+from crossfold_trainer.errors import ConfigError
+from crossfold_trainer.progress import Best
 from crossfold_trainer.store import Store
 from crossfold_trainer.task import Identity
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 """Of the checkpoint's content; another one is not read."""
+OWN = "crossfold"
+"""The key of what Crossfold adds to Lightning's checkpoints."""
+VERSION = "pytorch-lightning_version"
 
 
 def pack(content: dict[str, Any], identity: Identity) -> bytes:
-    """A checkpoint's bytes: tensors and plain values only, so that nothing in it is ever executed."""
+    """A checkpoint's bytes: tensors and plain values only, so that nothing in it is ever executed.
+
+    Args:
+        content: Lightning's checkpoint, on the host.
+        identity: of the run.
+    """
     buffer = io.BytesIO()
-    torch.save({"format": FORMAT, "identity": asdict(identity), **content}, buffer)
+    own = {**content.get(OWN, {}), "format": FORMAT, "identity": asdict(identity)}
+    torch.save({**content, OWN: own}, buffer)
     return buffer.getvalue()
+
+
+def kept_content(state: dict[str, Any], best: Best) -> dict[str, Any]:
+    """What the checkpoint of the best epoch holds: its weights, and all that is needed to use them.
+
+    Args:
+        state: Lightning's checkpoint with these very weights.
+        best: the validation of that epoch.
+    """
+    names = (VERSION, "state_dict", "hparams_name", "hyper_parameters")
+    return {
+        **{name: state[name] for name in names},
+        "epoch": best.epoch,
+        "global_step": state["global_step"],
+        "score": best.score,
+        "metrics": best.metrics,
+    }
 
 
 class Found(NamedTuple):
@@ -49,9 +77,9 @@ def find(store: Store, checkpoints: CheckpointLog, identity: Identity) -> Found 
         content = _load(store, snapshot.state, identity)
         if content is None:
             continue
-        best, kept = content["progress"]["best"], snapshot.best
+        best, kept = content[OWN]["progress"]["best"], snapshot.best
         lost = best is not None and (kept is None or sizes.get(kept.path) != kept.size)
-        if not lost or content["validated"] == best["epoch"]:
+        if not lost or content[OWN]["validated"] == best["epoch"]:
             checkpoints.use(snapshots[i:])
             return Found(content, lost)
         log.warning(
@@ -65,7 +93,7 @@ def best_weights(store: Store, checkpoints: CheckpointLog, identity: Identity) -
     """The weights of the kept epoch; None when there are none to be read."""
     saved = checkpoints.snapshots[0].best if checkpoints.snapshots else None
     content = _load(store, saved, identity) if saved is not None else None
-    return None if content is None else content["model"]
+    return None if content is None else content["state_dict"]
 
 
 def _load(store: Store, saved: Saved, identity: Identity) -> dict[str, Any] | None:
@@ -76,8 +104,8 @@ def _load(store: Store, saved: Saved, identity: Identity) -> dict[str, Any] | No
         return None
     try:
         content: dict[str, Any] = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
-        found = content["identity"]
-        of_this_format = content["format"] == FORMAT
+        own = content.get(OWN, content)
+        found, of_this_format = own["identity"], own["format"] == FORMAT
     except (RuntimeError, ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
         log.warning(
             "%s cannot be read and is passed over: %s", path, str(error).splitlines()[0] if str(error) else error
@@ -86,7 +114,13 @@ def _load(store: Store, saved: Saved, identity: Identity) -> dict[str, Any] | No
     except Exception as error:  # noqa: BLE001 - unpickling a torn file may raise anything
         log.warning("%s cannot be read and is passed over: %s", path, type(error).__name__)
         return None
-    if not of_this_format or found != asdict(identity):
+    if found == asdict(identity) and not of_this_format:
+        raise ConfigError(
+            f"checkpoints/{path.rpartition('/')[2]}",
+            "was written by another version of the trainer, whose training cannot go on here: name that trainer's image"
+            " in template.image, or delete the run's folder to begin again",
+        )
+    if found != asdict(identity):
         log.warning("%s belongs to another configuration or other data and is passed over", path)
         return None
     return content

@@ -73,10 +73,10 @@ def same(one: tuple[RunConfig, RunResult], other: tuple[RunConfig, RunResult]) -
     assert a_result.metrics["test/loss"] == pytest.approx(b_result.metrics["test/loss"], rel=1e-2)
     assert a_result.metrics.keys() == b_result.metrics.keys()
     kept = [torch.load(folder_of(c) / "checkpoints/last.ckpt", weights_only=True) for c in (a, b)]
-    first, second = (content["model"] for content in kept)
+    first, second = (content["state_dict"] for content in kept)
     assert first.keys() == second.keys()
     assert all(torch.allclose(first[name].float(), second[name].float(), atol=2e-2) for name in first)
-    states = [content["optimiser"]["state"] for content in kept]
+    states = [content["optimizer_states"][0]["state"] for content in kept]
     shapes = [[(i, k, v.shape) for i, values in state.items() for k, v in values.items()] for state in states]
     assert shapes[0] == shapes[1], "a checkpoint is whole, whoever wrote it"
 

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 import torch
 
-from crossfold_trainer import artifacts, fit
+from crossfold_trainer import artifacts
 from crossfold_trainer.checkpoints import CheckpointLog
 from crossfold_trainer.contract.config import CREDENTIALS_VARIABLE, RunConfig, with_digest
 from crossfold_trainer.contract.exits import Exit
 from crossfold_trainer.contract.result import FailureClass, RunResult
 from crossfold_trainer.interrupt import Interrupt
+from crossfold_trainer.training.loop import Loop, Saving
 from tests.conftest import ROUND
 from tests.trainer_data import run_config
 from tests.trainer_runs import Attempts, config_for, failure, folder_of, result, same_weights
@@ -32,17 +33,17 @@ class Killed(BaseException):
 
 def ending(monkeypatch: pytest.MonkeyPatch, ends: dict[int, str]) -> Callable[[], Interrupt]:
     """Make the next attempts end at these steps, one step an attempt: by "term" or "kill"."""
-    watch = fit.Fit._watch
+    watch = Loop._watch
 
-    def watched(self: fit.Fit, loss: torch.Tensor) -> None:
-        how = ends.pop(self.progress.step, None)
+    def watched(self: Loop, *arguments: Any) -> None:
+        how = ends.pop(self._progress.step, None)
         if how == "term":
             self._interrupt.request()
         elif how is not None:
             raise Killed
-        watch(self, loss)
+        watch(self, *arguments)
 
-    monkeypatch.setattr(fit.Fit, "_watch", watched)
+    monkeypatch.setattr(Loop, "_watch", watched)
     return Interrupt
 
 
@@ -245,14 +246,14 @@ def test_the_best_weights_are_saved_again_from_their_own_state(
 def test_checkpoints_come_by_epochs_between_validations(
     data: Path, tmp_path: Path, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    snapshot = fit.Fit._snapshot
+    save = Saving.save
 
-    def uploaded(self: fit.Fit, **arguments: Any) -> None:
+    def uploaded(self: Saving, *args: Any, **arguments: Any) -> None:
         # A checkpoint that is due while another one is being uploaded is left out.
-        snapshot(self, **arguments)
+        save(self, *args, **arguments)
         eventually(lambda: not self._uploader.busy, "the checkpoint is uploaded")
 
-    monkeypatch.setattr(fit.Fit, "_snapshot", uploaded)
+    monkeypatch.setattr(Saving, "save", uploaded)
     trainer = {"maxEpochs": 6, "checkValEveryNEpoch": 6, "checkpointEveryMinutes": None}
     for every, resumed in ((None, ""), (2, "resumed at step 16")):
         config = config_for(data, tmp_path / str(every), trainer=trainer | {"checkpointEveryNEpochs": every})
@@ -268,16 +269,16 @@ def test_an_attempt_that_wakes_up_late_overwrites_nothing(
 ) -> None:
     """Attempt 2 runs from beginning to end while attempt 1 is asleep in the middle of a step."""
     config = config_for(data, tmp_path / "a").model_copy(update={"owner": "uid"})
-    watch, asleep = fit.Fit._watch, {5}
+    watch, asleep = Loop._watch, {5}
     finished: list[RunResult] = []
 
-    def watched(self: fit.Fit, loss: torch.Tensor) -> None:
-        if self.progress.step in asleep:
+    def watched(self: Loop, *arguments: Any) -> None:
+        if self._progress.step in asleep:
             asleep.clear()
             finished.append(result(Attempts(tmp_path).here(config.model_copy(update={"attempt": 2}))))
-        watch(self, loss)
+        watch(self, *arguments)
 
-    monkeypatch.setattr(fit.Fit, "_watch", watched)
+    monkeypatch.setattr(Loop, "_watch", watched)
     text = failure(attempts.here(config), Exit.INTERRUPTED, FailureClass.PREEMPTED)
     assert "another attempt has claimed this run" in text
     folder = folder_of(config)

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import segmentation_models_pytorch as smp
 import torch
 import yaml
 from pyarrow import parquet
+from torch.nn import functional
 
 from crossfold_trainer.__main__ import run_to_exit
 from crossfold_trainer.contract import hyperparameters as hp
@@ -32,6 +34,7 @@ from crossfold_trainer.instances import InstanceMetrics
 from crossfold_trainer.interrupt import Interrupt
 from crossfold_trainer.live import Live
 from crossfold_trainer.model import build_model
+from crossfold_trainer.segmentation.module import SegmentationModule
 from crossfold_trainer.splits import make_splits
 from crossfold_trainer.step import TrainStep
 from crossfold_trainer.tracking import LogText
@@ -317,8 +320,19 @@ def test_the_kept_epoch_is_measured_on_the_test_part(data: Path, tmp_path: Path,
     assert len(rows) == 8
     patches = opened.read(rows)
     kept = torch.load(folder_of(config) / "checkpoints/best.ckpt", weights_only=True)
-    model = build_model(kept["hyperparameters"], len(kept["bands"]), kept["outputs"])
-    model.load_state_dict(kept["model"])
+    # A program that knows nothing of Crossfold needs the architecture's name and the weights.
+    about = kept["hyper_parameters"]["config"]
+    network = smp.create_model(**about["model"], encoder_weights=None)
+    network.load_state_dict({name.removeprefix("model."): value for name, value in kept["state_dict"].items()})
+    model = SegmentationModule.load_from_checkpoint(folder_of(config) / "checkpoints/best.ckpt", map_location="cpu")
+    x = torch.from_numpy(patches.x)
+    with torch.inference_mode():
+        assert torch.equal(
+            network.eval()(functional.pad(x, (0, -x.shape[3] % 32, 0, -x.shape[2] % 32)))[
+                :, 0, : x.shape[2], : x.shape[3]
+            ],
+            model.eval()(x),
+        )
     with torch.inference_mode():
         answer = (model.eval()(torch.from_numpy(patches.x)) > 0).numpy()
     yes = patches.y == 1
@@ -382,8 +396,8 @@ def test_several_classes_are_learnt(tmp_path: Path, attempts: Attempts) -> None:
     assert got.metrics["val/AUROC"] is not None
     assert got.metrics["val/AUROC"] > 0.8
     kept = torch.load(folder_of(config) / "checkpoints/best.ckpt", weights_only=True)
-    assert kept["classes"] == ["ground", "water", "ice"]
-    assert kept["model"]["network.segmentation_head.0.weight"].shape[0] == 3
+    assert kept["hyper_parameters"]["config"]["classes"] == ["ground", "water", "ice"]
+    assert kept["state_dict"]["model.segmentation_head.0.weight"].shape[0] == 3
     assert (folder_of(config) / "figures/samples-best.png").exists()
 
 
@@ -541,7 +555,7 @@ def test_batches_of_ignored_pixels_make_no_step_and_no_wrong_score(
     assert got.outcome is Outcome.TRAINED
     assert got.metrics["train/loss"] is None
     kept = torch.load(folder_of(config) / "checkpoints/last.ckpt", weights_only=True)
-    assert all(value.isfinite().all() for value in kept["model"].values())
+    assert all(value.isfinite().all() for value in kept["state_dict"].values())
 
 
 def test_a_crash_ends_with_one_clean_line_and_leaves_the_log(

@@ -8,11 +8,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from crossfold_trainer import fit
 from crossfold_trainer.contract.exits import Exit
 from crossfold_trainer.contract.result import FailureClass, RunResult
 from crossfold_trainer.data import open_dataset
 from crossfold_trainer.splits import Splits, make_splits
+from crossfold_trainer.training.fit import Fit
 from tests.component.trainer.test_resume import Killed, ending
 from tests.trainer_data import run_config, write_dataset
 from tests.trainer_runs import Attempts, config_for, failure, folder_of, result, same_weights
@@ -101,12 +101,12 @@ def test_what_was_ignored_before_an_end_is_counted_once(
         trainer={"inMemory": "Never"},
     )
 
-    def killed(self: fit.Fit) -> None:
+    def killed(self: Fit, *_: Any) -> None:
         assert self._uploader.flush(lambda: None)
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit.Fit, "_test", killed)
+        patch.setattr(Fit, "_test", killed)
         with pytest.raises(Killed):
             attempts.here(config)
     ended = attempts.here(config)
@@ -148,7 +148,7 @@ def test_reflectances_with_a_scale_are_the_run_of_reflectances_divided(
     assert numbers(result(attempts.here(config))) == numbers(want)
     assert same_weights(folder_of(config), folder_of(want_config))
     kept = torch.load(folder_of(config) / "checkpoints/best.ckpt", weights_only=True)
-    assert kept["ranges"] == [[0, 10_000]] * 3
+    assert kept["hyper_parameters"]["config"]["ranges"] == [[0, 10_000]] * 3
 
 
 def test_a_range_upside_down_is_refused_without_a_cluster_too(data: Path, tmp_path: Path, attempts: Attempts) -> None:

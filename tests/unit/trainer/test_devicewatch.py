@@ -69,9 +69,10 @@ def test_the_record_of_an_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     assert driver.empty.wait(10)
     clock, waited = iter([0.0, 0.0, 4.0, *[8.0] * 20]), iter([0.0, 1.0, 1.0])
     meter = Meter(lambda: next(clock))
-    with meter.epoch():
-        for _ in meter.batches(iter([([0] * 6,)]), 6, lambda: next(waited)):
-            pass
+    meter.start()
+    for _ in meter.batches(iter([([0] * 6,)]), lambda: next(waited)):
+        meter.patches += 6
+    meter.stop()
     record = performance(meter, watch)
     assert record.device == "NVIDIA H200"
     assert record.device_utilisation == 0.75

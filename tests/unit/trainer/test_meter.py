@@ -33,9 +33,11 @@ def test_waits_and_work_are_told_apart() -> None:
             waited += 1.0
             yield ([0, 0],)  # this rank's share of four
 
-    with meter.epoch():
-        for _ in meter.batches(source(), 4, lambda: waited):
-            clock.now += 3.0  # a step
+    meter.start()
+    for _ in meter.batches(source(), lambda: waited):
+        clock.now += 3.0  # a step
+        meter.patches += 4
+    meter.stop()
     assert (meter.patches, meter.training, meter.data_wait) == (12, 12.0, 3.0)
     assert meter.patches_per_second == pytest.approx(1.0)
     assert meter.data_wait_share == 0.25
@@ -49,23 +51,21 @@ def test_waits_and_work_are_told_apart() -> None:
 def test_the_epoch_under_way_counts() -> None:
     clock = Clock()
     meter = Meter(clock)
-    with meter.epoch():
-        for _ in meter.batches(iter([([0, 0],), ([0, 0],)]), 2, lambda: 0.0):
-            clock.now += 2.0
-            seen = meter.patches_per_second
+    meter.start()
+    for _ in meter.batches(iter([([0, 0],), ([0, 0],)]), lambda: 0.0):
+        clock.now += 2.0
+        seen = meter.patches_per_second
+        meter.patches += 2
     assert seen == 0.5  # one batch of two is done after four seconds
 
 
-def test_an_epoch_that_is_broken_off_counts_as_far_as_it_went() -> None:
+def test_an_epoch_begins_and_ends_once() -> None:
     clock = Clock()
     meter = Meter(clock)
-
-    def broken() -> None:
-        with meter.epoch():
-            clock.now += 2.0
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        broken()
-    clock.now += 5.0
+    for _ in range(2):
+        meter.start()
+        clock.now += 1.0
+    for _ in range(2):
+        meter.stop()
+        clock.now += 5.0
     assert meter.trained == 2.0

@@ -159,7 +159,12 @@ def test_without_a_hub_its_cache_serves(silent_hub: Path, weights: dict[str, Ten
 def kept(**changes: Any) -> dict[str, Any]:
     torch.manual_seed(3)
     model = build_model(TINY, 3)
-    return {"model": model.state_dict(), "bands": BANDS, "hyperparameters": TINY, "outputs": 1} | changes
+    about = {"bands": BANDS, "hyperparameters": TINY, "outputs": 1}
+    weights = {f"model.{name}": value for name, value in model.network.state_dict().items()}
+    return {
+        "state_dict": changes.pop("state_dict", weights),
+        "hyper_parameters": {"config": about | changes},
+    }
 
 
 def test_a_checkpoint_gives_all_its_weights(tmp_path: Path) -> None:
@@ -168,7 +173,7 @@ def test_a_checkpoint_gives_all_its_weights(tmp_path: Path) -> None:
     torch.manual_seed(4)
     model = build_model(TINY, 3)
     load_checkpoint(model, str(tmp_path / "best.ckpt"), HERE, TINY, BANDS)
-    assert same(model, content["model"])
+    assert same(model.network, {n.removeprefix("model."): v for n, v in content["state_dict"].items()})
 
 
 @pytest.mark.parametrize(
@@ -181,7 +186,7 @@ def test_a_checkpoint_gives_all_its_weights(tmp_path: Path) -> None:
         ({"hyperparameters": TINY | {"model_arch": "FPN"}}, "has model_arch FPN, this run Unet: set hyperparameter"),
         ({"hyperparameters": TINY | {"model_encoder": "resnet18"}}, "has model_encoder resnet18, this run tu-test"),
         ({"outputs": 3}, "answers with 3 logits a pixel, this data set's labels need 1"),
-        ({"model": {"a": torch.zeros(1)}}, "does not fit the model: "),
+        ({"state_dict": {"a": torch.zeros(1)}}, "does not fit the model: "),
     ],
 )
 def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
@@ -193,6 +198,6 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path, changes: dict
 
 
 def test_a_training_state_is_no_kept_checkpoint(tmp_path: Path) -> None:
-    torch.save({"model": {}, "optimiser": {}}, tmp_path / "last.ckpt")
-    with pytest.raises(ConfigError, match=r"is no kept checkpoint: name a run's checkpoints/best\.ckpt"):
+    torch.save({"state_dict": {}, "optimizer_states": []}, tmp_path / "last.ckpt")
+    with pytest.raises(ConfigError, match=r"is no checkpoint of a best epoch: name a run's checkpoints/best\.ckpt"):
         load_checkpoint(build_model(TINY, 3), str(tmp_path / "last.ckpt"), HERE, TINY, BANDS)
