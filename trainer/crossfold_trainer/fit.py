@@ -32,7 +32,7 @@ from crossfold_trainer.model import build_model
 from crossfold_trainer.progress import Best, Progress
 from crossfold_trainer.ranks import Ranks
 from crossfold_trainer.resume import Found, pack
-from crossfold_trainer.schedules import Position, learning_rate, steps_per_epoch
+from crossfold_trainer.schedules import make_scheduler, steps_per_epoch
 from crossfold_trainer.state import TrainingState, kept_content
 from crossfold_trainer.step import LossReader, Reading
 from crossfold_trainer.task import Task
@@ -77,7 +77,16 @@ class Fit:
         self.device, self.numerics = trainee.device, trainee.numerics
         self._model, self._optimiser, self._step = trainee.model, trainee.optimiser, trainee.step
         self._sharded = trainee.sharded
-        self._state = TrainingState(self._model, self._optimiser, self._step, sharded=self._sharded, leads=ranks.leads)
+        self._steps_per_epoch = steps_per_epoch(self.config.trainer, len(self.splits.train), self.hp["batch_size"])
+        self._schedule = make_scheduler(self._optimiser, self.config.trainer, self.hp, self._steps_per_epoch)
+        self._state = TrainingState(
+            self._model,
+            self._optimiser,
+            self._schedule.scheduler,
+            self._step,
+            sharded=self._sharded,
+            leads=ranks.leads,
+        )
         self._evaluation = Evaluation(
             self._model,
             self._step.predict,
@@ -103,7 +112,6 @@ class Fit:
             self.config.trainer.in_memory,
             processes=ranks.local_size,
         )
-        self._steps_per_epoch = steps_per_epoch(self.config.trainer, len(self.splits.train), self.hp["batch_size"])
         self.meter = Meter()
         self._reports = Reports(live, self.config, self.meter, self._steps_per_epoch)
 
@@ -160,11 +168,12 @@ class Fit:
         due = (epoch + 1) % settings.check_val_every_n_epoch == 0 or epoch + 1 == settings.max_epochs
         found = self._validate(epoch, trained) if due else _Validated({}, None, improved=False, drawn=[])
         values = trained | found.values
-        row = {"epoch": epoch, "step": progress.step, "learning_rate": self._learning_rate(), **values}
+        row = {"epoch": epoch, "step": progress.step, "learning_rate": self._schedule.learning_rate, **values}
         if found.score is not None and found.score.value is not None:
             row["score"] = found.score.value
         progress.history.append(row)
         progress.epoch, progress.batch = epoch + 1, 0
+        self._schedule.end_of("epoch")
         self._step.metrics.reset()
         self._tracking.scalars(
             {name: value for name, value in row.items() if name not in ("epoch", "step")}, progress.step
@@ -203,9 +212,8 @@ class Fit:
         while batch := list(islice(loaded, per_step)):
             # Every draw of a step depends on (seed, step) and the rank alone: a resumed run draws the same.
             torch.manual_seed(_step_seed(self.config.seed, progress.step, self._ranks.rank))
-            for group in self._optimiser.param_groups:
-                group["lr"] = self._learning_rate()
             loss = self._step([self._augment(x, y) for x, y in batch])
+            self._schedule.end_of("step")
             progress.step += 1
             progress.batch += 1
             self._watch(loss)
@@ -236,18 +244,12 @@ class Fit:
     def _log_losses(self, readings: Iterator[Reading]) -> None:
         for step, loss in readings:
             if step % self.config.trainer.log_every_n_steps == 0 and math.isfinite(loss):
-                self._tracking.scalars({"train/loss_step": loss, "learning_rate": self._learning_rate()}, step)
+                self._tracking.scalars({"train/loss_step": loss, "learning_rate": self._schedule.learning_rate}, step)
 
     def _end_if_diverged(self) -> None:
         bad = self._losses.bad
         if bad is not None:
             raise Diverged(f"the loss is {bad.loss} at step {bad.step}, in epoch {self.progress.epoch + 1}")
-
-    def _learning_rate(self) -> float:
-        """Of the next step."""
-        settings, progress = self.config.trainer, self.progress
-        at = Position(progress.epoch, progress.step, settings.max_epochs, settings.max_epochs * self._steps_per_epoch)
-        return learning_rate(settings.scheduler, self.hp["learning_rate"], self.hp["gamma"], at)
 
     def _validate(self, epoch: int, trained: dict[str, float]) -> "_Validated":
         """Measure the weights on the validation part, and count that in.

@@ -18,7 +18,7 @@ from crossfold_trainer.task import Identity
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 """Of the checkpoint's content; another one is not read."""
 
 

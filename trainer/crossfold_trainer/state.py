@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from crossfold_trainer import spread
 from crossfold_trainer.metrics import PixelMetrics
@@ -17,19 +18,28 @@ class TrainingState:
     """Takes the training state out and puts it back. Of a sharded model all ranks together do so."""
 
     def __init__(
-        self, model: nn.Module, optimiser: torch.optim.Optimizer, step: TrainStep, *, sharded: bool, leads: bool
+        self,
+        model: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        scheduler: LRScheduler,
+        step: TrainStep,
+        *,
+        sharded: bool,
+        leads: bool,
     ) -> None:
         """Changes nothing.
 
         Args:
             model: as its weights are named in a checkpoint, in shards or whole.
             optimiser: of its parameters.
+            scheduler: of the optimiser's learning rate.
             step: that trains it.
             sharded: each rank holds a shard of the model only.
             leads: this rank writes checkpoints; another one's are empty of a sharded model's weights.
         """
         self._model = model
         self._optimiser = optimiser
+        self._scheduler = scheduler
         self._step = step
         self._sharded = sharded
         self._leads = leads
@@ -48,6 +58,7 @@ class TrainingState:
                 **(spread.whole(held, keep=self._leads) if self._sharded else held),
                 "progress": asdict(progress),
                 "halvings": self._step.halvings,
+                "scheduler": self._scheduler.state_dict(),
                 "scaler": self._step.scaler.state_dict(),
                 "train_metrics": dict(counts.state()),
                 "validated": validated,
@@ -59,6 +70,7 @@ class TrainingState:
         """Go on from what `take` gave; returns where that was."""
         spread.load_weights(self._model, content["model"])
         spread.load_optimiser(self._optimiser, content["optimiser"])
+        self._scheduler.load_state_dict(content["scheduler"])
         self._step.scaler.load_state_dict(content["scaler"])
         self._step.begin_with(content["halvings"])
         if self._leads:
