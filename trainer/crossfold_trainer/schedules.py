@@ -1,29 +1,29 @@
-"""Steps of an epoch, and the learning rate as a function of where training is: nothing to save, nothing to restore."""
+"""Steps of an epoch, and the learning rate as one of PyTorch's schedulers, whose state goes into checkpoints."""
 
-import math
-from typing import NamedTuple, assert_never
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, assert_never
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LRScheduler, OneCycleLR
 
 from crossfold_trainer.contract.trainer import Scheduler, TrainerSpec
 
-RISE = 0.3
-"""Share of a one-cycle schedule in which the rate rises."""
-START_DIVISOR = 25.0
-"""One-cycle: the peak over the first rate."""
-END_DIVISOR = 1e4
-"""One-cycle: the first rate over the last."""
 
+class Schedule(NamedTuple):
+    """A scheduler, and how often it is stepped; the same two keys as in Lightning's ``lr_scheduler`` dictionary."""
 
-class Position(NamedTuple):
-    """Where training is."""
+    scheduler: LRScheduler
+    interval: Literal["step", "epoch"]
 
-    epoch: int
-    """The epoch under way, from 0."""
-    step: int
-    """Optimiser steps done."""
-    epochs: int
-    """trainer.maxEpochs."""
-    steps: int
-    """Optimiser steps of all these epochs."""
+    @property
+    def learning_rate(self) -> float:
+        """Of the next optimiser step."""
+        return float(self.scheduler.get_last_lr()[0])
+
+    def end_of(self, interval: Literal["step", "epoch"]) -> None:
+        """Step the scheduler where an optimiser step or an epoch has just ended, and that is its interval."""
+        if interval == self.interval:
+            self.scheduler.step()
 
 
 def steps_per_epoch(settings: TrainerSpec, patches: int, batch_size: int) -> int:
@@ -39,35 +39,42 @@ def steps_per_epoch(settings: TrainerSpec, patches: int, batch_size: int) -> int
     return steps if limit is None else min(steps, max(1, limit // per_step))
 
 
-def learning_rate(scheduler: Scheduler, base: float, gamma: float, at: Position) -> float:
-    """The rate of the next step.
+def make_scheduler(
+    optimizer: Optimizer, settings: TrainerSpec, hyperparameters: Mapping[str, Any], steps_per_epoch: int
+) -> Schedule:
+    """The schedule of trainer.scheduler. Sets the rate of the first step; make it before a state is loaded.
+
+    Exponential is ``ExponentialLR`` with gamma and Cosine is ``CosineAnnealingLR`` over all epochs, both stepped by
+    epoch. OneCycle is ``OneCycleLR`` over all steps, from 1/25 of the rate up in the first 30 % of them and down to
+    1/250,000; it is stepped by optimiser step and leaves momentum as it is.
 
     Args:
-        scheduler: Exponential, ``base gamma^epoch``; Cosine, ``base (1 + cos(pi epoch / epochs)) / 2``; OneCycle, from
-            base / 25 up to base in the first 30 % of all steps, then down to base / 250,000, along cosines (Smith and
-            Topin 2018, with PyTorch's numbers; momentum stays as it is).
-        base: the hyperparameter learning_rate.
-        gamma: the hyperparameter gamma, of Exponential alone.
-        at: where training is.
+        optimizer: created with the hyperparameter learning_rate.
+        settings: trainer.scheduler and trainer.maxEpochs.
+        hyperparameters: learning_rate, and gamma (of Exponential alone).
+        steps_per_epoch: optimiser steps.
+
+    Returns:
+        The scheduler and its interval. Its ``state_dict`` holds plain values only.
     """
-    match scheduler:
+    match settings.scheduler:
         case Scheduler.EXPONENTIAL:
-            return float(base * gamma**at.epoch)
+            return Schedule(ExponentialLR(optimizer, hyperparameters["gamma"]), "epoch")
         case Scheduler.COSINE:
-            return base * (1 + math.cos(math.pi * at.epoch / at.epochs)) / 2
+            return Schedule(CosineAnnealingLR(optimizer, settings.max_epochs), "epoch")
         case Scheduler.ONE_CYCLE:
-            return _one_cycle(base, at.step, at.steps)
+            total = settings.max_epochs * steps_per_epoch
+            return Schedule(_OneCycle(optimizer, hyperparameters["learning_rate"], total), "step")
         case _:
-            assert_never(scheduler)
+            assert_never(settings.scheduler)
 
 
-def _one_cycle(peak: float, step: int, steps: int) -> float:
-    first, last = peak / START_DIVISOR, peak / START_DIVISOR / END_DIVISOR
-    top = RISE * steps - 1
-    if step <= top:
-        return _along_cosine(first, peak, step / top)
-    return _along_cosine(peak, last, min((step - top) / max(steps - 1 - top, 1e-9), 1.0))
+class _OneCycle(OneCycleLR):
+    """Stays at its last rate after the last step, where PyTorch's rises again and then raises."""
 
+    def __init__(self, optimizer: Optimizer, max_lr: float, total_steps: int) -> None:
+        super().__init__(optimizer, max_lr, total_steps=total_steps, cycle_momentum=False)
 
-def _along_cosine(start: float, end: float, share: float) -> float:
-    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+    def step(self, epoch: int | None = None) -> None:
+        if self.last_epoch < self.total_steps - 1:
+            super().step(epoch)

@@ -1,12 +1,12 @@
 """Which patches train, validate and test: a pure function of the metadata, seeded, the same for ever.
 
-The fold methods are scikit-learn's splitters (named in `fold_indices`), restated here in NumPy: their import
-costs more than a second of every start, and a membership must not change with a library's version. The tests
-compare both.
+Folds are cut by scikit-learn's splitters, whose memberships the tests pin. They are imported after all that can be
+refused is refused: their import takes a second.
 """
 
 import hashlib
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -28,6 +28,8 @@ MAX_REDRAWS = 100
 SHUFFLE_SHARE = 0.1
 REGION_SHARE = 0.2
 """Share of the groups that GroupShuffleSplit holds out (scikit-learn's default)."""
+PARTITIONS = (FoldMethod.K_FOLD, FoldMethod.STRATIFIED, FoldMethod.REGION_STRATIFIED)
+"""Methods whose folds share no validation patch: what one fold validates on, the others train on."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def make_splits(metadata: Metadata, config: RunConfig, batch_size: int) -> Split
     """
     rows = _subsample(len(metadata.empty), config.data)
     train_part, test = _split_test(metadata, rows, config.data.split)
-    folds, warnings = cut_folds(metadata, train_part, config.fold_method, config.folds, config.seed)
+    folds, doubts = cut_folds(metadata, train_part, config.fold_method, config.folds, config.seed)
     train, val = folds[config.fold]
     if len(train) < batch_size:
         raise ConfigError(
@@ -92,7 +94,7 @@ def make_splits(metadata: Metadata, config: RunConfig, batch_size: int) -> Split
             f"the train part of fold {config.fold} has {len(train)} patches, fewer than one batch of {batch_size}:"
             " lower batch_size or trainer.accumulateGradBatches, or use more data",
         )
-    return Splits(train, val, test, tuple(warnings))
+    return Splits(train, val, test, tuple(doubts))
 
 
 def cut_folds(metadata: Metadata, rows: Index, method: FoldMethod, n: int, seed: int) -> tuple[list[Fold], list[str]]:
@@ -114,8 +116,8 @@ def cut_folds(metadata: Metadata, rows: Index, method: FoldMethod, n: int, seed:
         groups = _column(metadata, "region", f"foldMethod {method}")[rows]
     check_folds(positive, groups, method, n)
     folds = fold_indices(positive, groups, method, n, seed)
-    warnings = _check_positives(folds, positive, method)
-    return [(rows[train], rows[val]) for train, val in folds], warnings
+    doubts = _check_positives(folds, positive, method)
+    return [(rows[train], rows[val]) for train, val in folds], doubts
 
 
 def check_folds(positive: NDArray[np.bool_], groups: NDArray[np.str_] | None, method: FoldMethod, n: int) -> None:
@@ -129,10 +131,15 @@ def check_folds(positive: NDArray[np.bool_], groups: NDArray[np.str_] | None, me
         raise ConfigError(
             "crossValidation.folds", f"the train part has {len(positive)} patches, too few for {n} folds: {remedy}"
         )
-    if groups is not None and (found := len(np.unique(groups))) < n:
+    if n < 2 and method in PARTITIONS:
+        raise ConfigError(
+            "crossValidation.folds", f"{n} folds by {method} leave nothing to train on: set folds to 2 or more"
+        )
+    least = max(n, 2)  # one to train on, one to hold out
+    if groups is not None and (found := len(np.unique(groups))) < least:
         raise ConfigError(
             "crossValidation.folds",
-            f"{n} folds by {method} need at least {n} regions; the train part has {found}: lower folds or choose"
+            f"{n} folds by {method} need at least {least} regions; the train part has {found}: lower folds or choose"
             " another foldMethod",
         )
     count = int(positive.sum())
@@ -235,7 +242,7 @@ def _column(metadata: Metadata, name: str, user: str) -> NDArray[np.str_]:
 def fold_indices(
     positive: NDArray[np.bool_], groups: NDArray[np.str_] | None, method: FoldMethod, n: int, seed: int
 ) -> list[Fold]:
-    """Cut rows 0 to len(positive)-1 into n folds.
+    """Cut rows 0 to len(positive)-1 into n folds, of which `check_folds` has nothing to say.
 
     Args:
         positive: what folds are stratified on.
@@ -243,101 +250,48 @@ def fold_indices(
         method: the splitter.
         n: number of folds.
         seed: of the methods that shuffle.
+
+    Returns:
+        Train and validation rows of each fold, ascending.
     """
     match method:
         case FoldMethod.NONE:
             everything = np.arange(len(positive))
             return [(everything, everything)]
-        case FoldMethod.K_FOLD:
-            return _by_fold(_k_fold(len(positive), n), n)
-        case FoldMethod.STRATIFIED:
-            return _by_fold(_stratified_k_fold(positive, n, seed), n)
         case FoldMethod.SHUFFLE:
             return _stratified_shuffle(positive, n, seed)
-        case FoldMethod.REGION:
-            return _group_shuffle(_required(groups), n, seed)
-        case FoldMethod.REGION_STRATIFIED:
-            return _by_fold(_stratified_group_k_fold(positive, _required(groups), n, seed), n)
         case _:
-            assert_never(method)
+            return [_sorted_pair(*fold) for fold in _split(positive, groups, method, n, seed)]
 
 
-def _required(groups: NDArray[np.str_] | None) -> NDArray[np.str_]:
-    if groups is None:
-        raise ValueError("this fold method needs groups")
-    return groups
+def _split(
+    positive: NDArray[np.bool_], groups: NDArray[np.str_] | None, method: FoldMethod, n: int, seed: int
+) -> Iterator[Fold]:
+    from sklearn import model_selection as sk  # noqa: PLC0415 - takes a second, and is not needed to refuse folds
 
-
-def _by_fold(fold_of: Index, n: int) -> list[Fold]:
-    return [(np.flatnonzero(fold_of != i), np.flatnonzero(fold_of == i)) for i in range(n)]
-
-
-def _k_fold(n_rows: int, n: int) -> Index:
-    """KFold(n): contiguous, the first folds one larger."""
-    sizes = [n_rows // n + (i < n_rows % n) for i in range(n)]
-    return np.repeat(np.arange(n), sizes)
-
-
-def _stratified_k_fold(positive: NDArray[np.bool_], n: int, seed: int) -> Index:
-    """StratifiedKFold(n, shuffle=True, random_state=seed)."""
-    rng = np.random.RandomState(seed)
-    _, first, inverse = np.unique(positive, return_index=True, return_inverse=True)
-    label = np.argsort(np.argsort(first))[inverse]  # classes numbered by first appearance
-    ordered = np.sort(label)
-    fold_of = np.empty(len(positive), dtype=np.int64)
-    for k in range(len(first)):
-        share = [int((ordered[i::n] == k).sum()) for i in range(n)]
-        folds = np.arange(n).repeat(share)
-        rng.shuffle(folds)
-        fold_of[label == k] = folds
-    return fold_of
-
-
-def _stratified_group_k_fold(positive: NDArray[np.bool_], groups: NDArray[np.str_], n: int, seed: int) -> Index:
-    """StratifiedGroupKFold(n, shuffle=True, random_state=seed): groups go, most uneven first, where they fit best."""
-    _, label, class_counts = np.unique(positive, return_inverse=True, return_counts=True)
-    names, group_of = np.unique(groups, return_inverse=True)
-    per_group = np.zeros((len(names), len(class_counts)))  # (groups, classes)
-    np.add.at(per_group, (group_of, label), 1)
-    order = np.arange(len(names))
-    np.random.RandomState(seed).shuffle(order)
-    per_group = per_group[order]
-    per_fold = np.zeros((n, len(class_counts)))  # (folds, classes)
-    fold_of_group = np.empty(len(names), dtype=np.int64)
-    for i in np.argsort(-np.std(per_group, axis=1), kind="stable"):
-        fold = _best_fold(per_fold, class_counts, per_group[i])
-        per_fold[fold] += per_group[i]
-        fold_of_group[order[i]] = fold
-    return fold_of_group[group_of]
-
-
-def _best_fold(per_fold: NDArray[np.float64], class_counts: Index, group: NDArray[np.float64]) -> int:
-    """The fold that leaves the classes most evenly spread; the smaller one where two are as good."""
-    best, least, fewest = 0, np.inf, np.inf
-    for i in range(len(per_fold)):
-        per_fold[i] += group
-        spread = float(np.mean(np.std(per_fold / class_counts, axis=0)))
-        per_fold[i] -= group
-        size = float(per_fold[i].sum())
-        if spread < least or (np.isclose(spread, least) and size < fewest):
-            best, least, fewest = i, spread, size
-    return best
-
-
-def _group_shuffle(groups: NDArray[np.str_], n: int, seed: int) -> list[Fold]:
-    """GroupShuffleSplit(n, random_state=seed): a fifth of the groups each time, drawn anew."""
-    rng = np.random.RandomState(seed)
-    names, group_of = np.unique(groups, return_inverse=True)
-    n_held = int(np.ceil(REGION_SHARE * len(names)))
-    folds = []
-    for _ in range(n):
-        held = np.isin(group_of, rng.permutation(len(names))[:n_held])
-        folds.append((np.flatnonzero(~held), np.flatnonzero(held)))
-    return folds
+    match method:
+        case FoldMethod.K_FOLD:
+            splitter = sk.KFold(n)
+        case FoldMethod.STRATIFIED:
+            splitter = sk.StratifiedKFold(n, shuffle=True, random_state=seed)
+        case FoldMethod.REGION:
+            splitter = sk.GroupShuffleSplit(n, test_size=REGION_SHARE, random_state=seed)
+        case FoldMethod.REGION_STRATIFIED:
+            splitter = sk.StratifiedGroupKFold(n, shuffle=True, random_state=seed)
+        case _:
+            raise ValueError(f"{method} has no splitter")
+    with warnings.catch_warnings():
+        # Of few patches without a positive pixel: those with one are what must be in every fold.
+        warnings.filterwarnings("ignore", "The least populated class in y", UserWarning)
+        yield from splitter.split(np.zeros(len(positive)), positive, groups)
 
 
 def _stratified_shuffle(positive: NDArray[np.bool_], n: int, seed: int) -> list[Fold]:
-    """StratifiedShuffleSplit(n, test_size=0.1, random_state=seed): a tenth each time, drawn anew."""
+    """StratifiedShuffleSplit(n, test_size=0.1, random_state=seed): a tenth each time, drawn anew.
+
+    Restated, since scikit-learn's refuses what can be cut: a single patch without a positive pixel, or a validation
+    part of one patch (10 patches or fewer). Where it does not refuse, both cut the same folds.
+    """
     rng = np.random.RandomState(seed)
     _, label, counts = np.unique(positive, return_inverse=True, return_counts=True)
     members = [np.flatnonzero(label == k) for k in range(len(counts))]

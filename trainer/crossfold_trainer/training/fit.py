@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer
 
 from crossfold_trainer import resume, spread
@@ -25,7 +25,6 @@ from crossfold_trainer.precision import set_backends
 from crossfold_trainer.progress import Best, Progress, progress_from
 from crossfold_trainer.ranks import Ranks
 from crossfold_trainer.resume import OWN, Found, kept_content, pack
-from crossfold_trainer.schedules import steps_per_epoch
 from crossfold_trainer.task import Task
 from crossfold_trainer.tracking import LogText, Tracking
 from crossfold_trainer.trainee import make_trainee
@@ -67,7 +66,6 @@ class Fit:
         Raises:
             ConfigError: the model, its weights, the numbers, the devices or the memory for the data cannot be had.
         """
-        settings = task.config.trainer
         self._task = task
         self._ranks = ranks
         self._uploader = uploader
@@ -82,9 +80,7 @@ class Fit:
         self._found: dict[str, Any] | None = None
         self._data = PatchDataModule(task, self.device, self.progress, self.meter, ranks)
         self._module = TrainingModule(task, trainee, self.progress, ranks)
-        steps = steps_per_epoch(settings, len(task.splits.train), task.hyperparameters["batch_size"])
-        self._module.steps_per_epoch = steps
-        self._reports = Reports(live, task.config, self.meter, steps)
+        self._reports = Reports(live, task.config, self.meter, self._module.steps_per_epoch)
 
     @property
     def halvings(self) -> int:

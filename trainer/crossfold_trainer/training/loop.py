@@ -337,7 +337,7 @@ class Loop(Callback):
     def _log_losses(self, readings: Iterator[Reading], module: TrainingModule) -> None:
         for step, loss in readings:
             if step % self._task.config.trainer.log_every_n_steps == 0 and math.isfinite(loss):
-                self._tracking.scalars({"train/loss_step": loss, "learning_rate": module.learning_rate}, step)
+                self._tracking.scalars({"train/loss_step": loss, "learning_rate": module.schedule.learning_rate}, step)
 
     def _end_if_diverged(self) -> None:
         bad = self._losses.bad
@@ -365,11 +365,12 @@ class Loop(Callback):
         values, score, improved, drawn = self._trained, None, False, list[Item]()
         if self._validated:
             values, score, improved, drawn = self._scored(module)
-        row = {"epoch": epoch, "step": progress.step, "learning_rate": module.learning_rate, **values}
+        row = {"epoch": epoch, "step": progress.step, "learning_rate": module.schedule.learning_rate, **values}
         if score is not None and score.value is not None:
             row["score"] = score.value
         progress.history.append(row)
         progress.epoch, progress.batch, self._open = epoch + 1, 0, False
+        module.schedule.end_of("epoch")
         self._trainee.step.metrics.reset()
         self._tracking.scalars({n: value for n, value in row.items() if n not in ("epoch", "step")}, progress.step)
         line = epoch_line(

@@ -21,7 +21,7 @@ from crossfold_trainer.metrics import PixelMetrics
 from crossfold_trainer.model import probabilities
 from crossfold_trainer.progress import Progress
 from crossfold_trainer.ranks import Ranks
-from crossfold_trainer.schedules import Position, learning_rate
+from crossfold_trainer.schedules import make_scheduler, steps_per_epoch
 from crossfold_trainer.segmentation.module import SegmentationModule, module_config
 from crossfold_trainer.task import Task
 from crossfold_trainer.trainee import Trainee
@@ -75,7 +75,9 @@ class TrainingModule(SegmentationModule):
         """Of the latest step."""
         self.evaluated: Evaluated | None = None
         """Of the latest evaluation."""
-        self.steps_per_epoch = 1
+        settings, values = task.config.trainer, task.hyperparameters
+        self.steps_per_epoch = steps_per_epoch(settings, len(task.splits.train), values["batch_size"])
+        self.schedule = make_scheduler(trainee.optimiser, settings, values, self.steps_per_epoch)
         self._task = task
         self._trainee = trainee
         self._progress = progress
@@ -88,27 +90,19 @@ class TrainingModule(SegmentationModule):
 
             self.augment = compose(task.hyperparameters["augment"], task.data.labels.ignore)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The optimiser, whose rate each step sets."""
-        return self._trainee.optimiser
-
-    @property
-    def learning_rate(self) -> float:
-        """Of the next step."""
-        settings, values, progress = self._task.config.trainer, self._task.hyperparameters, self._progress
-        steps = settings.max_epochs * self.steps_per_epoch
-        at = Position(progress.epoch, progress.step, settings.max_epochs, steps)
-        return learning_rate(settings.scheduler, values["learning_rate"], values["gamma"], at)
+    def configure_optimizers(self) -> Any:
+        """The optimiser and the schedule of its rate, whose states are in checkpoints."""
+        schedule = {"scheduler": self.schedule.scheduler, "interval": self.schedule.interval}
+        return [self._trainee.optimiser], [schedule]
 
     def training_step(self, batch: list[MicroBatch]) -> None:
         """Train on one batch, given as this rank's shares of its micro-batches."""
         # Every draw of a step depends on (seed, step) and the rank alone: a resumed run draws the same.
         torch.manual_seed(step_seed(self._task.config.seed, self._progress.step, self._ranks.rank))
-        for group in self._trainee.optimiser.param_groups:
-            group["lr"] = self.learning_rate
         augmented = [self.augment(x, y) for x, y in batch]
         optimizer: Any = self.optimizers()
         self.loss = optimizer.step(closure=partial(self._trainee.step, augmented))
+        self.schedule.end_of("step")
 
     def on_validation_epoch_start(self) -> None:
         """Nothing is counted yet."""
