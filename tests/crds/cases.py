@@ -234,6 +234,29 @@ CASES = [
     ),
     Case("no folds", ACCEPTED, spec={"crossValidation": {"folds": 1, "foldMethod": "None"}}),
     Case("300 runs", ACCEPTED, spec={"crossValidation": {"folds": 100, "runFolds": 10, "randomSeeds": 30}}),
+    Case(
+        "any container",
+        ACCEPTED,
+        spec=template(
+            command=["sh", "-c"],
+            args=["true"],
+            env=[{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
+            envFrom=[{"configMapRef": {"name": "c"}}],
+            initContainers=[{"name": "proxy", "image": "p:1", "restartPolicy": "Always"}],
+        ),
+    ),
+    Case(
+        "a sidecar without an image",
+        VALID,
+        "spec.template.initContainers[0]: a container needs a name and an image",
+        template(initContainers=[{"name": "proxy"}]),
+    ),
+    Case(
+        "a sidecar of the trainer's name",
+        VALID,
+        "spec.template.initContainers[0].name: trainer is the trainer's container",
+        template(initContainers=[{"name": "trainer", "image": "p:1"}]),
+    ),
     Case("a gpu as a number", ACCEPTED, spec=template(resources=LIMITS)),
     Case("a gpu as a text", ACCEPTED, spec=template(resources={"limits": {"nvidia.com/gpu": "1"}})),
     Case(
@@ -835,6 +858,12 @@ CASES = [
         template(env=[{"name": "CROSSFOLD_CONFIG", "value": "{}"}]),
     ),
     Case(
+        "a value twice",
+        RULE,
+        "value and valueFrom exclude each other: remove one",
+        template(env=[{"name": "A", "value": "b", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]),
+    ),
+    Case(
         "a path of ours", RULE, "are taken by the operator", template(volumeMounts=[{"name": "v", "mountPath": "/tmp"}])
     ),
     Case(
@@ -986,7 +1015,11 @@ TEMPLATE_FROZEN: dict[str, list[Obj]] = {
     "spec.template.image": [template(image="r/other:1")],
     "spec.template.imagePullPolicy": [template(imagePullPolicy="Always")],
     "spec.template.imagePullSecrets": [template(imagePullSecrets=[{"name": "s"}])],
+    "spec.template.command": [template(command=["python"])],
+    "spec.template.args": [template(args=["--fast"])],
     "spec.template.env": [template(env=[{"name": "A", "value": "b"}])],
+    "spec.template.envFrom": [template(envFrom=[{"configMapRef": {"name": "a"}}])],
+    "spec.template.initContainers": [template(initContainers=[{"name": "a", "image": "b"}])],
     "spec.template.volumes": [template(volumes=[{"name": "w", "emptyDir": {}}]), template(volumes=[])],
     "spec.template.volumeMounts": [template(volumeMounts=[])],
     "spec.template.activeDeadlineSeconds": [template(activeDeadlineSeconds=60)],

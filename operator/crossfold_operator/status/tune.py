@@ -184,7 +184,7 @@ def _runs(sums: _Runs, trial: Trial) -> _Runs:
         sums[0] + ended.succeeded,
         sums[1] + ended.failed,
         sums[2] + ended.stopped,
-        sums[3] + (ended.expected - ended.created if trial.pruned else 0),
+        sums[3] + (max(0, ended.expected - ended.created) if trial.pruned else 0),
         sums[4] + ended.preemptions,
     )
 
