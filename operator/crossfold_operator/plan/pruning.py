@@ -16,7 +16,7 @@ from crossfold_operator.observe.curves import Curve
 from crossfold_operator.observe.finished import Finished, Trials
 from crossfold_operator.observe.trials import Trial
 from crossfold_operator.plan import racing
-from crossfold_operator.plan.crossvalidation import Unit, spoilt
+from crossfold_operator.plan.crossvalidation import Unit
 from crossfold_operator.plan.decisions import Decided
 from crossfold_operator.plan.ranking import ahead, leading
 from crossfold_operator.search import pruning
@@ -75,7 +75,7 @@ def looks(spec: TuneSpec, trials: Sequence[Trial]) -> list[tuple[Trial, Verdict]
     judged = [
         (trial, curve)
         for trial, curve in curves
-        if prunable(spec, trial) and not (trial.deleting or trial.stopping or spoilt(trial.runs))
+        if prunable(spec, trial) and not (trial.deleting or trial.stopping or trial.spoilt)
     ]
     if not judged:
         return []

@@ -15,9 +15,12 @@ from crossfold_operator.api.tune import TuneSpec, TuneStatus
 from crossfold_operator.cluster.base import Cluster, Key, Obj, key_of
 from crossfold_operator.events import AnyStatus
 from crossfold_operator.live import Shown, nothing
-from crossfold_operator.names import Kind
+from crossfold_operator.names import TERMINAL_TRAIN_RUN, Kind
 from crossfold_operator.observe.metadata import is_deleting, parent_of
+from crossfold_operator.plan.limits import Limits
+from crossfold_operator.reconcile.asking import Asker, InlineSearch, Search, Wake, silent
 from crossfold_operator.reconcile.crossvalidation import CrossValidationReconciler
+from crossfold_operator.reconcile.slots import Slots
 from crossfold_operator.reconcile.trainrun import TrainRunReconciler
 from crossfold_operator.reconcile.tune import TuneReconciler
 from crossfold_operator.reconcile.writing import Writer
@@ -45,13 +48,31 @@ class Reconciler:
         settings: Settings,
         clock: Callable[[], datetime] = utc_now,
         live: Shown = nothing,
+        *,
+        search: Search | None = None,
+        wake: Wake = silent,
     ) -> None:
+        """A reconciler that remembers nothing.
+
+        Args:
+            cluster: the objects.
+            settings: of the operator.
+            clock: the time.
+            live: the report that a run's status shows.
+            search: answers questions to samplers; None: at once, in this process.
+            wake: is told a key that may go on: an answer has come, or a slot is free.
+        """
+        limits = Limits(settings.trials_per_tune, settings.parallelism_per_tune, settings.runs_per_namespace)
+        self._slots = slots = Slots(limits.runs, lambda: cluster.all(Kind.TRAIN_RUN), wake, clock)
+        asker = Asker(search or InlineSearch(), clock, wake)
         self._cluster = cluster
         self._settings = settings
         self._clock = clock
         self._writer = writer = Writer(cluster)
-        self._tune = TuneReconciler(cluster, writer, clock, reporting=live is not nothing)
-        self._cross_validation = CrossValidationReconciler(cluster, writer, clock)
+        self._tune = TuneReconciler(
+            cluster, writer, clock, asker=asker, slots=slots, limits=limits, reporting=live is not nothing
+        )
+        self._cross_validation = CrossValidationReconciler(cluster, writer, clock, slots, limits)
         self._train_run = TrainRunReconciler(cluster, writer, settings, clock, live)
 
     async def __call__(self, key: Key) -> float | None:
@@ -66,6 +87,7 @@ class Reconciler:
         obj = self._cluster.get(key)
         if obj is None:
             self._tune.forget(key)
+            self._cross_validation.forget(key)
             return None
         if is_deleting(obj):
             return None
@@ -75,6 +97,9 @@ class Reconciler:
             case Kind.CROSS_VALIDATION:
                 return await self._reconcile(obj, CrossValidationSpec, CrossValidationStatus, self._cross_validation)
             case Kind.TRAIN_RUN:
+                if not _owned(obj):
+                    in_flight = (obj.get("status") or {}).get("phase") not in TERMINAL_TRAIN_RUN
+                    self._slots.grant(key, obj["metadata"]["uid"], int(in_flight), 0)
                 return await self._reconcile(obj, TrainRunSpec, TrainRunStatus, self._train_run)
             case Kind.JOB | Kind.POD | Kind.SERVICE:
                 return None
