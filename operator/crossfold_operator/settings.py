@@ -21,6 +21,8 @@ class Settings(BaseModel):
     """Seconds after which an attempt that cannot start for a reason of its own (image, Secret) counts as failed."""
     workers: Annotated[int, Field(ge=1, le=256)] = 16
     """Reconciles at the same time, of different keys."""
+    reconcile_seconds: Annotated[int, Field(ge=1, le=3600)] = 60
+    """Seconds after which a reconcile of one object is cancelled, told in its status, and tried again."""
     search_workers: Annotated[int, Field(ge=1, le=64)] = 1
     """Processes that choose parameters of trials."""
     search_seconds: Annotated[int, Field(ge=1, le=3600)] = 60
