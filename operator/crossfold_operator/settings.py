@@ -23,7 +23,7 @@ class Settings(BaseModel):
     """Reconciles at the same time, of different keys."""
     reconcile_seconds: Annotated[int, Field(ge=1, le=3600)] = 60
     """Seconds after which a reconcile of one object is cancelled, told in its status, and tried again."""
-    search_workers: Annotated[int, Field(ge=1, le=64)] = 1
+    search_workers: Annotated[int, Field(ge=1, le=64)] = 2
     """Processes that choose parameters of trials."""
     search_seconds: Annotated[int, Field(ge=1, le=3600)] = 60
     """Seconds that a sampler may take over a question."""

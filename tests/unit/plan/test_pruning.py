@@ -301,3 +301,22 @@ FOUR_FOLDS = {"crossValidation": {"folds": 4}}
 )  # fmt: skip
 def test_slots(trials: list[Trial], changes: dict[str, Any], runs: list[tuple[int, int]], new: dict[int, int]) -> None:
     assert started(trials, **(FOUR_FOLDS | changes)) == (runs, new)
+
+
+@pytest.mark.parametrize("method", ["MedianStop", "ASHA"])
+def test_runs_at_an_epoch_are_compared_with_the_same_and_not_each_with_each(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+    at = Curve.at
+
+    def counting(self: Curve, epoch: int) -> Point | None:
+        nonlocal asked
+        asked += 1
+        return at(self, epoch)
+
+    monkeypatch.setattr(Curve, "at", counting)
+    trials = [under_way(n, run([(3, 0.5 + n / 1000, 0.5)])) for n in range(100)]
+    found = looks(spec(pruning={"method": method, "minEpochs": 3}, trainer={"maxEpochs": 9}), trials)
+    assert len(found) == 100
+    assert asked <= 100
