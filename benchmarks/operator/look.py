@@ -14,6 +14,7 @@ from typing import Any
 from crossfold_operator import names
 from crossfold_operator.cluster.base import Creation, Key, Obj, WarningEvent, key_of
 from crossfold_operator.cluster.cache import Cache
+from crossfold_operator.cluster.folder import merge_patch
 from crossfold_operator.names import Kind
 from crossfold_operator.reconcile.reconciler import Reconciler
 from crossfold_operator.settings import Settings
@@ -76,7 +77,7 @@ class CountingCluster:
         """See Cluster."""
         self.writes += 1
         old = self._cache.get(key)
-        return None if old is None else self.put(_merged(old, patch))
+        return None if old is None else self.put(merge_patch(old, patch))
 
     async def delete(self, key: Key, uid: str) -> None:
         """See Cluster."""
@@ -88,19 +89,6 @@ class CountingCluster:
 
     async def event(self, regarding: Obj, *, warning: bool, reason: str, message: str) -> None:
         """See Cluster."""
-
-
-def _merged(target: Any, patch: Any) -> Any:
-    """RFC 7386."""
-    if not isinstance(patch, Mapping):
-        return patch
-    out = dict(target) if isinstance(target, Mapping) else {}
-    for key, value in patch.items():
-        if value is None:
-            out.pop(key, None)
-        else:
-            out[key] = _merged(out.get(key), value)
-    return out
 
 
 def _meta(name: str, owner: Mapping[str, Any] | None = None, **labels: str) -> Obj:

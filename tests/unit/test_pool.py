@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -167,3 +168,21 @@ def test_asking_stops_when_its_time_is_over() -> None:
     assert not answer.exhausted
     one = suggest(settings("Random"), told(2), 2, 8, 0.0)
     assert len(one.points) == 1
+
+
+def test_a_pool_works_in_any_thread() -> None:
+    """The operator works on an event loop that is not the main thread's."""
+    found: list[Answer] = []
+    asked = question(told(2), name="Random")
+
+    async def ask_and_close() -> None:
+        pool = SearchPool(size=1, seconds=60)
+        try:
+            found.append(await pool.submit(asked))
+        finally:
+            await pool.close()
+
+    thread = threading.Thread(target=lambda: asyncio.run(ask_and_close()))
+    thread.start()
+    thread.join()
+    assert found == [expected(asked)]
