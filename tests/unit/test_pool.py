@@ -94,6 +94,18 @@ async def test_a_sampler_that_raises_ends_no_worker() -> None:
     assert worker.returncode is not None
 
 
+async def test_a_question_that_cannot_be_sent_is_answered_with_that() -> None:
+    pool = SearchPool(size=1, seconds=60)
+    unsent = question([Trial(0, {"learning_rate": lambda: 0.01}, TrialState.RUNNING)])
+    good = question(told(2), name="Random")
+    try:
+        with pytest.raises(SearchError):
+            await pool.submit(unsent)
+        assert await pool.submit(good) == expected(good)
+    finally:
+        await pool.close()
+
+
 async def test_a_question_that_takes_too_long_is_given_up_and_its_worker_replaced(tmp_path: Path) -> None:
     """The first worker never answers; the next one is a real one."""
     mark = tmp_path / "started"

@@ -135,8 +135,9 @@ class Asker:
     def idle(self, key: Key) -> None:
         """A Tune has no use for an answer now: by the time that it has one, more may be known."""
         state = self._states.get(key)
-        if state is not None and state.answer is not None:
-            state.used = True
+        if state is not None:
+            self._take_in(state)
+            state.used, state.problem, state.again = True, None, None
 
     def asked_at(self, key: Key) -> datetime | None:
         """When the parameters that a Tune was given last were asked for."""

@@ -218,9 +218,10 @@ class SearchPool:
             with metrics.SEARCH_SECONDS.labels(job.question.settings.algorithm.name).time():
                 try:
                     answer = await worker.ask(job.question, self._seconds)
-                except SearchError as error:
+                except Exception as error:  # noqa: BLE001 -- whoever asks is told; the next question is another's
                     if not job.answer.done():
-                        job.answer.set_exception(error)
+                        known = isinstance(error, SearchError)
+                        job.answer.set_exception(error if known else SearchError(f"{type(error).__name__}: {error}"))
                     continue
             if not job.answer.done():
                 job.answer.set_result(answer)

@@ -201,6 +201,25 @@ async def test_while_a_search_fails_trials_that_exist_go_on() -> None:
     assert it.search.waiting == []
 
 
+async def test_a_tune_that_wants_no_more_trials_is_not_degraded_by_its_search() -> None:
+    it = Beside(MemoryCluster())
+    it.cluster.apply(searched())
+    await it.settle()
+    await it.search.answer()
+    await it.start_all()
+    for job in it.unfinished():
+        it.end(job)
+    await it.settle()
+    await it.search.answer(SearchError("no"))
+    await it.settle()
+    assert it.degraded()[1] == "SearchFailed"
+    (obj,) = it.cluster.of(Kind.TUNE)
+    it.cluster.apply({**obj, "spec": {**obj["spec"], "maxTrials": 1}})
+    await it.settle()
+    assert it.cluster.status(Kind.TUNE, "t")["phase"] == "Complete"
+    assert it.degraded()[1] == "AsExpected"
+
+
 async def test_a_tune_that_is_deleted_is_not_woken_by_its_answer() -> None:
     it = Beside(MemoryCluster())
     it.cluster.apply(searched())
