@@ -43,20 +43,27 @@ def expected(asked: Question) -> Answer:
     return suggest(asked.settings, asked.told, asked.first, asked.count, float("inf"))
 
 
+async def check(pool: SearchPool, asked: Question) -> None:
+    """The pool's answer is the one that a question here has, as far as there was time for it."""
+    answer, whole = await pool.submit(asked), expected(asked)
+    assert answer.points
+    assert answer.points == whole.points[: len(answer.points)]
+
+
 async def test_a_worker_answers_as_a_question_here_is_answered() -> None:
     pool = SearchPool(size=1, seconds=60)
     try:
         history = told(14)
         for _ in range(3):
             asked = question(history)
-            assert await pool.submit(asked) == expected(asked)
+            await check(pool, asked)
             # A trial ends, one is pruned, one is new: the worker is told of these alone.
             history = [*history[:-1], Trial(13, {"learning_rate": 0.05}, TrialState.PRUNED, 0.2, 1)]
             history.append(Trial(len(history), {"learning_rate": 0.07 + len(history) / 1e4}, TrialState.RUNNING))
         shorter = question(history[:12])
-        assert await pool.submit(shorter) == expected(shorter)
+        await check(pool, shorter)
         other = question(told(3), search="v", name="Random")
-        assert await pool.submit(other) == expected(other)
+        await check(pool, other)
     finally:
         await pool.close()
 
@@ -87,7 +94,7 @@ async def test_a_sampler_that_raises_ends_no_worker() -> None:
         worker = pool._workers[0]._process
         assert worker is not None
         good = question(told(2), name="Random")
-        assert await pool.submit(good) == expected(good)
+        await check(pool, good)
         assert pool._workers[0]._process is worker
     finally:
         await pool.close()
@@ -101,7 +108,7 @@ async def test_a_question_that_cannot_be_sent_is_answered_with_that() -> None:
     try:
         with pytest.raises(SearchError):
             await pool.submit(unsent)
-        assert await pool.submit(good) == expected(good)
+        await check(pool, good)
     finally:
         await pool.close()
 
@@ -123,7 +130,7 @@ async def test_a_question_that_takes_too_long_is_given_up_and_its_worker_replace
             await pool.submit(slow)
         assert caught.value.timed_out
         assert mark.exists()
-        assert await pool.submit(slow) == expected(slow)
+        await check(pool, slow)
     finally:
         await pool.close()
 
@@ -139,7 +146,7 @@ async def test_a_worker_that_is_killed_is_told_and_replaced() -> None:
             await answer
         pool._workers[0]._command = WORKER
         good = question(told(1), name="Random")
-        assert await pool.submit(good) == expected(good)
+        await check(pool, good)
     finally:
         await pool.close()
 
@@ -185,7 +192,7 @@ def test_asking_stops_when_its_time_is_over() -> None:
 def test_a_pool_works_in_any_thread() -> None:
     """The operator works on an event loop that is not the main thread's."""
     found: list[Answer] = []
-    asked = question(told(2), name="Random")
+    asked = question(told(2), count=1, name="Random")
 
     async def ask_and_close() -> None:
         pool = SearchPool(size=1, seconds=60)
