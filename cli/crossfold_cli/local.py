@@ -30,9 +30,10 @@ from crossfold_operator.cluster.slots import Slot
 from crossfold_operator.live import Board
 from crossfold_operator.names import Condition, Kind, Reason, TrainRunPhase
 from crossfold_operator.observe.metadata import wakes
-from crossfold_operator.queue import WorkQueue
+from crossfold_operator.queue import Spacing, WorkQueue
 from crossfold_operator.reconcile.reconciler import Reconciler
 from crossfold_operator.settings import Settings
+from crossfold_operator.workers.pool import SearchPool
 
 IMAGE = "local"
 """Stands in the place of an image: trainers run in this Python environment."""
@@ -115,7 +116,17 @@ class LocalRun:
         )
         settings = Settings(trainer_image=IMAGE, startup_seconds=_STARTUP_SECONDS)
         self._board = Board(_PROGRESS_SECONDS, self._has_news)
-        self._queue = WorkQueue(Reconciler(self._cluster, settings, live=self._board.shown), workers=_WORKERS)
+        self._search = SearchPool(size=settings.search_workers, seconds=settings.search_seconds)
+        reconciler = Reconciler(
+            self._cluster, settings, live=self._board.shown, search=self._search, wake=self._has_news
+        )
+        self._queue = WorkQueue(
+            reconciler,
+            workers=_WORKERS,
+            spacing=Spacing(),
+            deadline=settings.reconcile_seconds,
+            tell=reconciler.tell,
+        )
 
     async def run(self) -> int:
         """Run to the end, or to ctrl-C.
@@ -140,6 +151,7 @@ class LocalRun:
             self._queue.stop()
             if working is not None:
                 await working
+            await self._search.close()
             await self._cluster.stop()
             self._display.close()
         return self._end()

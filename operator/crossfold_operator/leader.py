@@ -2,10 +2,16 @@
 
 It needs no equal clocks: a leader stops working 10 s after it began its last successful renewal, and nobody takes a
 Lease over before having seen it unchanged for 15 s, each by its own monotonic clock.
+
+The Lease is renewed on an event loop of its own, which waits for no work; what works in another thread asks ``held``
+before each write, so that a thread that comes to itself too late writes nothing.
 """
 
 import asyncio
 import logging
+import math
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from crossfold_operator.cluster.base import Obj, Unavailable
@@ -35,10 +41,19 @@ class Leader:
         """Who else holds the Lease, as last seen."""
         self._unchanged = ("", 0.0)
         """Version of another's Lease, and when this process first saw it."""
+        self._clock: Callable[[], float] = time.monotonic
+        """Of the event loop that renews it."""
+        self._renewed = -math.inf
+        """When the last successful renewal began."""
+
+    def held(self) -> bool:
+        """Whether the Lease is surely this process's now. Any thread may ask."""
+        return self._clock() < self._renewed + RENEW_WITHIN_SECONDS
 
     async def acquire(self) -> None:
         """Return once this process holds the Lease."""
         told = None
+        self._clock = asyncio.get_running_loop().time
         while not await self._try():
             if self._other != told:
                 told = self._other
@@ -52,14 +67,17 @@ class Leader:
         Raises:
             LeaseLost: it was not renewed for 10 s, or another process has it.
         """
-        renewed = _now()
+        try:
+            await self._renew()
+        finally:
+            self._renewed = -math.inf
+
+    async def _renew(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(renewed + RENEW_WITHIN_SECONDS - _now()):
+                async with asyncio.timeout(self._renewed + RENEW_WITHIN_SECONDS - _now()):
                     await asyncio.sleep(RETRY_SECONDS)
-                    began = _now()
                     if await self._try():
-                        renewed = began
                         continue
             except TimeoutError:
                 raise LeaseLost(f"the Lease was not renewed for {RENEW_WITHIN_SECONDS:g} s") from None
@@ -67,7 +85,8 @@ class Leader:
                 raise LeaseLost(f"{self._other} has taken the Lease")
 
     async def release(self) -> None:
-        """Empty the holder, so that another process can take over at once. Best effort."""
+        """Empty the holder, so that another process can take over at once. Best effort. Nothing is written from now."""
+        self._renewed = -math.inf
         try:
             lease = await self._call("GET", f"{self._path}/{self._name}")
             if lease["spec"].get("holderIdentity") == self._identity:
@@ -77,6 +96,13 @@ class Leader:
 
     async def _try(self) -> bool:
         """Take or renew the Lease. False when that is not possible (now); _other says whether somebody has it."""
+        began = _now()
+        if not await self._taken():
+            return False
+        self._other, self._renewed = "", began
+        return True
+
+    async def _taken(self) -> bool:
         try:
             lease = await self._call("GET", f"{self._path}/{self._name}")
             holder = lease["spec"].get("holderIdentity") or ""
@@ -93,7 +119,6 @@ class Leader:
         except Unavailable as error:
             logger.debug("the Lease cannot be reached: %s", error)
             return False
-        self._other = ""
         return True
 
     async def _create(self) -> bool:

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import uuid
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,11 +25,12 @@ from crossfold_operator.leader import Leader, LeaseLost
 from crossfold_operator.live import Board, nothing
 from crossfold_operator.observe.metadata import wakes
 from crossfold_operator.progress import Desk, ProgressEndpoint
-from crossfold_operator.queue import WorkQueue
+from crossfold_operator.queue import Spacing, WorkQueue
 from crossfold_operator.reconcile.reconciler import Reconciler
 from crossfold_operator.server import Health, serve
 from crossfold_operator.settings import Settings
 from crossfold_operator.tokens import TokenReviewer
+from crossfold_operator.workers.pool import SearchPool
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,12 @@ SYNC_RETRY_SECONDS = 3.0
 KOPF_RESTART_SECONDS = 5.0
 KOPF_END_SECONDS = 3.0
 KOPF_THREAD = "kopf"
+WORK_THREAD = "work"
+BEAT_SECONDS = 1.0
+STOP_SECONDS = 12.0
+"""That the work may take to end after SIGTERM, within what a pod has for it."""
+END_SECONDS = 3.0
+"""That are waited for it once more when it was cancelled after that."""
 
 
 class QueueMetrics:
@@ -162,9 +169,11 @@ class Front:
     progress: ProgressEndpoint
 
 
-async def work(server: ApiServer, settings: Settings, front: Front, stopping: asyncio.Event) -> None:
+async def work(settings: Settings, front: Front, stopping: asyncio.Event, may_write: Callable[[], bool]) -> None:
     """Reconcile until it is time to stop. All state is made here: a new term of leadership starts from nothing."""
     health = front.health
+    server = await ApiServer.connect(may_write)
+    pool = SearchPool(size=settings.search_workers, seconds=settings.search_seconds)
 
     def on_change(obj: Obj) -> None:
         for key in wakes(obj):
@@ -174,28 +183,140 @@ async def work(server: ApiServer, settings: Settings, front: Front, stopping: as
         server, namespace=settings.namespace, on_change=on_change, resync_seconds=settings.resync_seconds
     )
 
-    def has_news(key: Key) -> None:
+    def wake(key: Key) -> None:
         queue.add(key)
 
-    board = Board(settings.progress_seconds, has_news)
-    reconciler = Reconciler(cluster, settings, live=board.shown if settings.progress_url else nothing)
-    queue = WorkQueue(reconciler, workers=settings.workers, observer=QueueMetrics())
-    for kind in names.Kind:
-        metrics.OBJECTS.labels(kind).set_function(partial(cluster.count, kind))
+    board = Board(settings.progress_seconds, wake)
+    live = board.shown if settings.progress_url else nothing
+    reconciler = Reconciler(cluster, settings, live=live, search=pool, wake=wake)
+    queue = WorkQueue(
+        reconciler,
+        workers=settings.workers,
+        observer=QueueMetrics(),
+        owner=partial(owner_of, cluster),
+        spacing=Spacing(),
+        deadline=settings.reconcile_seconds,
+        tell=reconciler.tell,
+    )
 
     async def stop_gracefully() -> None:
         await stopping.wait()
         queue.stop()
         await asyncio.Event().wait()
 
-    health.becomes("filling the cache", ready=False)
-    await sync(cluster, health)
-    health.becomes("working", ready=True)
-    logger.info("working", extra={"objects": sum(cluster.count(kind) for kind in names.Kind)})
-    with front.progress.open(Desk(cluster, TokenReviewer(server), board)):
-        await first_of(
-            queue.run(), cluster.run(), watch_own_kinds(server, settings.namespace, cluster), stop_gracefully()
-        )
+    for kind in names.Kind:
+        metrics.OBJECTS.labels(kind).set_function(partial(cluster.count, kind))
+    try:
+        health.becomes("filling the cache", ready=False)
+        await sync(cluster, health)
+        health.becomes("working", ready=True)
+        logger.info("working", extra={"objects": sum(cluster.count(kind) for kind in names.Kind)})
+        with front.progress.open(Desk(cluster, TokenReviewer(server), board)):
+            await first_of(
+                queue.run(), cluster.run(), watch_own_kinds(server, settings.namespace, cluster), stop_gracefully()
+            )
+    finally:
+        await pool.close()
+        await server.close()
+
+
+def owner_of(cluster: KubernetesCluster, key: Key) -> tuple[str, str]:
+    """The namespace of an object, and the root that it belongs to: these take turns."""
+    labels = ((cluster.get(key) or {}).get("metadata") or {}).get("labels") or {}
+    if tune := labels.get(names.LABEL_TUNE):
+        return key.namespace, f"{names.Kind.TUNE}/{tune}"
+    if cross_validation := labels.get(names.LABEL_CROSS_VALIDATION):
+        return key.namespace, f"{names.Kind.CROSS_VALIDATION}/{cross_validation}"
+    return key.namespace, f"{key.kind}/{key.name}"
+
+
+class Term:
+    """The work between becoming the leader and being it no more, on an event loop in a thread of its own.
+
+    However long something keeps that loop, the Lease and the probes do not wait for it.
+    """
+
+    def __init__(self, settings: Settings, front: Front, may_write: Callable[[], bool] = lambda: True) -> None:
+        self._settings = settings
+        self._front = front
+        self._may_write = may_write
+        self._inner: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Event | None = None
+        self._to_stop = self._to_end = False
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Work until it is time to stop; cancelled, as soon as the other thread comes to hear of it."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+
+        def end(error: BaseException | None) -> None:
+            if ended.done():
+                return
+            if error is None or isinstance(error, asyncio.CancelledError):
+                ended.set_result(None)
+            else:
+                ended.set_exception(error)
+
+        def work_in_thread() -> None:
+            error: BaseException | None = None
+            try:
+                asyncio.run(self._work())
+            except BaseException as raised:  # noqa: BLE001 -- handed on
+                error = raised
+            # After the loop's end nobody waits for it.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(end, error)
+
+        threading.Thread(target=work_in_thread, name=WORK_THREAD, daemon=True).start()
+        stopper = asyncio.create_task(self._stop_when(stopping))
+        try:
+            await asyncio.shield(ended)
+        except asyncio.CancelledError:
+            self._to_end = True
+            self._call(self._cancel)
+            # Nothing is written from now on; a new term must not begin beside this one.
+            await asyncio.wait([ended], timeout=END_SECONDS if stopping.is_set() else None)
+            raise
+        finally:
+            stopper.cancel()
+            self._front.health.rest()
+
+    async def _work(self) -> None:
+        self._task = asyncio.current_task()
+        self._stopping = asyncio.Event()
+        self._inner = asyncio.get_running_loop()
+        # Whoever asked before this loop was there could not reach it.
+        if self._to_end:
+            return
+        if self._to_stop:
+            self._stopping.set()
+        self._front.health.beat()
+        await first_of(work(self._settings, self._front, self._stopping, self._may_write), self._beat())
+
+    async def _beat(self) -> None:
+        while True:
+            self._front.health.beat()
+            await asyncio.sleep(BEAT_SECONDS)
+
+    async def _stop_when(self, stopping: asyncio.Event) -> None:
+        await stopping.wait()
+        self._to_stop = True
+        self._call(self._stop)
+
+    def _stop(self) -> None:
+        if self._stopping is not None:
+            self._stopping.set()
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def _call(self, what: Callable[[], object]) -> None:
+        """Have something done by the other thread."""
+        if self._inner is not None:
+            with contextlib.suppress(RuntimeError):
+                self._inner.call_soon_threadsafe(what)
 
 
 def lease_name(settings: Settings) -> str:
@@ -212,7 +333,7 @@ async def lead(server: ApiServer, settings: Settings, front: Front, stopping: as
         await leader.acquire()
         metrics.LEADER.set(1)
         try:
-            await first_of(leader.hold(), work(server, settings, front, stopping))
+            await first_of(leader.hold(), Term(settings, front, leader.held).run(stopping))
             return
         except LeaseLost as error:
             logger.error("stopped working: %s", error)
@@ -230,18 +351,22 @@ async def operate(settings: Settings) -> None:
     health, progress = Health(), ProgressEndpoint()
     front = Front(health, progress)
     probes = await serve(health, settings.http_port, progress.routes()) if settings.http_port else None
+    metrics.LOOP_SILENCE.set_function(lambda: health.silent_seconds)
     server = await ApiServer.connect()
 
     async def term() -> None:
         await wait_until_reachable(server)
-        await (lead if settings.leader_election else work)(server, settings, front, stopping)
+        if settings.leader_election:
+            await lead(server, settings, front, stopping)
+        else:
+            await Term(settings, front).run(stopping)
 
     async def until_stopped() -> None:
         await stopping.wait()
-        # A standby has nothing to finish; what is worked on ends by itself.
+        # A standby has nothing to finish; what is worked on ends by itself, or is not waited for.
         if health.state != "working":
             return
-        await asyncio.Event().wait()
+        await asyncio.sleep(STOP_SECONDS)
 
     try:
         metrics.BUILD.labels(version := metrics.version_of_this()).set(1)

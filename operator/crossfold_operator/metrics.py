@@ -40,6 +40,24 @@ WATCH_RESTARTS = Counter(
 PROGRESS_REPORTS = Counter(
     "crossfold_progress_reports", "Reports of running trainers, by what became of them.", ["outcome"], registry=REGISTRY
 )
+LOOP_SILENCE = Gauge(
+    "crossfold_loop_silent_seconds",
+    "How long the event loop that works has not turned: over a second, something keeps everything else waiting.",
+    registry=REGISTRY,
+)
+SEARCH_SECONDS = Histogram(
+    "crossfold_search_seconds",
+    "From a question to a sampler that a worker took up to its answer.",
+    ["algorithm"],
+    registry=REGISTRY,
+    buckets=_FAST,
+)
+SEARCH_FAILURES = Counter(
+    "crossfold_search_failures", "Questions to samplers without an answer.", ["reason"], registry=REGISTRY
+)
+SEARCH_WORKERS_STARTED = Counter(
+    "crossfold_search_workers_started", "Processes for samplers that were started.", registry=REGISTRY
+)
 OBJECTS = Gauge("crossfold_objects", "Objects in the cache.", ["kind"], registry=REGISTRY)
 
 

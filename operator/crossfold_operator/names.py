@@ -21,6 +21,9 @@ LABEL_ROOT = f"{GROUP}/root-uid"
 LABEL_ATTEMPT = f"{GROUP}/attempt"
 LABEL_NODE = "batch.kubernetes.io/job-completion-index"
 """Which node of its Job a pod is; Kubernetes sets it in Indexed Jobs."""
+ANNOTATION_ASKED = f"{GROUP}/asked-at"
+"""Of a trial: when its parameters were asked for, where that was before the second in which it was created. What ended
+in between its sampler was not told."""
 RESERVED_LABEL_DOMAINS = (GROUP, "kueue.x-k8s.io")
 
 CACHE_VOLUME = "data-cache"
@@ -118,6 +121,8 @@ class Condition(StrEnum):
     DEGRADED = "Degraded"
     COMPLETE = "Complete"
     FAILED = "Failed"
+    LIMITED = "Limited"
+    """An administrator's limit holds something back; not there where none does."""
 
 
 class Reason(StrEnum):
@@ -138,6 +143,13 @@ class Reason(StrEnum):
     WAITING_FOR_TUNE = "WaitingForTune"
     NO_LIVE_PROGRESS = "NoLiveProgress"
     REFUSED = "Refused"
+    SEARCH_FAILED = "SearchFailed"
+    SEARCH_TIMED_OUT = "SearchTimedOut"
+    RECONCILE_FAILED = "ReconcileFailed"
+    RECONCILE_TIMED_OUT = "ReconcileTimedOut"
+    TRIALS_LIMITED = "TrialsLimited"
+    PARALLELISM_LIMITED = "ParallelismLimited"
+    RUNS_LIMITED = "RunsLimited"
     ALL_RUNS_SUCCEEDED = "AllRunsSucceeded"
     TARGET_REACHED = "TargetReached"
     EARLY_STOPPED = "EarlyStopped"

@@ -7,10 +7,11 @@ its current Job.
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any, TypeVar
 
 from aiohttp import web
 from pydantic import ValidationError
@@ -24,6 +25,8 @@ from crossfold_operator.tokens import PodIdentity, TokenReviewer, TooMany
 from crossfold_trainer.contract.progress import ProgressReport
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 PATH = "/v1/progress/{namespace}/{run}"
 READ_SECONDS = 5.0
@@ -75,6 +78,8 @@ class ProgressEndpoint:
 
     def __init__(self) -> None:
         self._desk: Desk | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """Of the thread that works; the one that serves requests may be another."""
         self._told = ""
 
     def routes(self) -> list[web.RouteDef]:
@@ -84,11 +89,11 @@ class ProgressEndpoint:
     @contextmanager
     def open(self, desk: Desk) -> Iterator[None]:
         """Take reports in here."""
-        self._desk = desk
+        self._desk, self._loop = desk, asyncio.get_running_loop()
         try:
             yield
         finally:
-            self._desk = None
+            self._desk = self._loop = None
 
     async def _post(self, request: web.Request) -> web.Response:
         outcome, why = Outcome.ACCEPTED, ""
@@ -100,15 +105,21 @@ class ProgressEndpoint:
         return web.Response(status=CODES[outcome], text=why or None)
 
     async def _take(self, request: web.Request) -> None:
-        if self._desk is None:
+        desk, loop = self._desk, self._loop
+        if desk is None or loop is None:
             raise _Rejected(Outcome.UNAVAILABLE, "this operator stands by")
-        desk = self._desk
-        pod = await self._sender(desk.reviewer, request.headers.get("Authorization", ""))
         key = Key(Kind.TRAIN_RUN, request.match_info["namespace"], request.match_info["run"])
+        uid = await _there(loop, self._admitted(desk, request.headers.get("Authorization", ""), key))
+        report = await _report(request)
+        await _there(loop, _put(desk, key, uid, report))
+
+    async def _admitted(self, desk: Desk, authorization: str, key: Key) -> str:
+        """The UID of the run of which the sender may report."""
+        pod = await self._sender(desk.reviewer, authorization)
         run = desk.cluster.get(key)
         if run is None or not belongs(pod, run, desk.cluster):
             raise _Rejected(Outcome.FORBIDDEN, f"pod {pod.namespace}/{pod.name} does not train {key} now")
-        desk.board.put(key, run["metadata"]["uid"], await _report(request))
+        return str(run["metadata"]["uid"])
 
     async def _sender(self, reviewer: TokenReviewer, authorization: str) -> PodIdentity:
         scheme, _, token = authorization.partition(" ")
@@ -127,6 +138,28 @@ class ProgressEndpoint:
         if pod is None:
             raise _Rejected(Outcome.UNAUTHENTICATED, "the token is not one of a pod for this audience")
         return pod
+
+
+async def _there(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
+    """Do something on the event loop that works.
+
+    Raises:
+        _Rejected: it has come to its end.
+    """
+    if loop is asyncio.get_running_loop():
+        return await work
+    try:
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+    except (RuntimeError, asyncio.CancelledError):
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        work.close()
+        raise _Rejected(Outcome.UNAVAILABLE, "this operator has stopped working") from None
+
+
+async def _put(desk: Desk, key: Key, uid: str, report: ProgressReport) -> None:
+    desk.board.put(key, uid, report)
 
 
 async def _report(request: web.Request) -> ProgressReport:

@@ -21,6 +21,18 @@ class Settings(BaseModel):
     """Seconds after which an attempt that cannot start for a reason of its own (image, Secret) counts as failed."""
     workers: Annotated[int, Field(ge=1, le=256)] = 16
     """Reconciles at the same time, of different keys."""
+    reconcile_seconds: Annotated[int, Field(ge=1, le=3600)] = 60
+    """Seconds after which a reconcile of one object is cancelled, told in its status, and tried again."""
+    search_workers: Annotated[int, Field(ge=1, le=64)] = 2
+    """Processes that choose parameters of trials."""
+    search_seconds: Annotated[int, Field(ge=1, le=3600)] = 60
+    """Seconds that a sampler may take over a question."""
+    trials_per_tune: Annotated[int, Field(ge=0)] = 0
+    """Trials of a Tune; 0: as many as its spec says."""
+    parallelism_per_tune: Annotated[int, Field(ge=0)] = 0
+    """Runs in flight of a Tune, or of a CrossValidation of its own; 0: as many as its spec says."""
+    runs_per_namespace: Annotated[int, Field(ge=0)] = 0
+    """Runs in flight in a namespace; 0: no limit."""
     resync_seconds: Annotated[int, Field(ge=1)] = 300
     """Seconds from one comparison of the cache with the API server to the next."""
     http_port: Annotated[int, Field(ge=0, le=65535)] = 8080

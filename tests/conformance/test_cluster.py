@@ -128,6 +128,7 @@ async def test_children_are_found_by_their_controller_and_sorted(world: World) -
         await made(world, run(world, name, parent))
     await made(world, run(world, "z", other))
     assert [c["metadata"]["name"] for c in world.cluster.children(Kind.TRAIN_RUN, uid(parent))] == ["a", "b", "c"]
+    assert {"a", "b", "c"} <= {run["metadata"]["name"] for run in world.cluster.all(Kind.TRAIN_RUN)}
     assert world.cluster.children(Kind.JOB, uid(parent)) == []
 
 

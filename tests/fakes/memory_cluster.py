@@ -111,6 +111,9 @@ class MemoryCluster:
     def children(self, kind: Kind, owner_uid: str) -> list[Obj]:
         return self.cache.children(kind, owner_uid)
 
+    def all(self, kind: Kind) -> list[Obj]:
+        return [obj for key in self.cache.keys(kind) if (obj := self.cache.get(key)) is not None]
+
     async def create(self, manifest: Obj) -> Creation:
         key = key_of(manifest)
         fault = self._fault("create", key)

@@ -1,6 +1,7 @@
 """A clock for unit tests: seconds pass as soon as there is nothing to do but wait."""
 
 import asyncio
+import heapq
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -18,6 +19,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._virtual
 
     def _run_once(self) -> None:
+        while self._scheduled and self._scheduled[0]._cancelled:
+            heapq.heappop(self._scheduled)._scheduled = False
+            self._timer_cancelled_count -= 1
         if not self._ready and self._scheduled:
             self._virtual = max(self._virtual, self._scheduled[0]._when)
         super()._run_once()

@@ -9,7 +9,7 @@ import pytest
 
 from crossfold_operator.cluster.base import Key, Unavailable
 from crossfold_operator.names import Kind
-from crossfold_operator.queue import UNAVAILABLE_SECONDS, Backoff, Silent, WorkQueue
+from crossfold_operator.queue import TOLD_FAILURES, UNAVAILABLE_SECONDS, Backoff, Overdue, Silent, Spacing, WorkQueue
 
 A, B = (Key(Kind.TUNE, "ns", name) for name in "ab")
 
@@ -275,3 +275,134 @@ def test_the_observer_hears_everything(virtual):
         0, ("started", "b", 2), ("ended", "b", 2, type(None)),
         1, 0, ("started", "a", 0), ("ended", "a", 2, type(None)),
     ]  # fmt: skip
+
+
+# Shares of the queue ------------------------------------------------------------------------------------------------
+
+
+class Cpu:
+    """CPU seconds that a test makes up."""
+
+    def __init__(self) -> None:
+        self.spent = 0.0
+
+    def __call__(self) -> float:
+        return self.spent
+
+
+def test_looks_at_one_tune_are_apart_and_changes_meanwhile_are_one(virtual):
+    script = Script()
+
+    def begin(q: WorkQueue) -> None:
+        loop = asyncio.get_running_loop()
+        for at in (0, 0.05, 0.1, 0.15, 0.3, 5):
+            loop.call_later(at, q.add, A)
+
+    virtual(play(script, begin, spacing=Spacing(), cpu=lambda: 0.0))
+    assert script.times == [0, 0.2, 0.4, 5]
+
+
+def test_the_distance_grows_with_what_a_look_costs_so_that_nobody_takes_more_than_its_share(virtual):
+    cpu = Cpu()
+
+    async def act(key: Key, run: int) -> float:
+        cpu.spent += 0.25 if key == A else 0.001
+        await asyncio.sleep(0)
+        cpu.spent += 0.25 if key == A else 0.001
+        return 0.0
+
+    script = Script(act)
+    virtual(play(script, lambda q: [q.add(A), q.add(B)], seconds=101, spacing=Spacing(share=0.1), cpu=cpu))
+    looks = [name for name, _ in script.ran]
+    # 0.5 s a look, at most a tenth of the time: every 5 s. The other one is as cheap as ever: every 0.2 s.
+    assert looks.count("a") == 21
+    assert looks.count("b") == pytest.approx(505, abs=3)
+
+
+def test_a_distance_is_bounded_and_other_kinds_wait_for_their_cost_alone():
+    spacing = Spacing(share=0.1, most=30)
+    run = Key(Kind.TRAIN_RUN, "ns", "r")
+    assert [spacing.seconds(run, cost) for cost in (0, 0.002, 1, 100)] == [0, 0.02, 10, 30]
+    assert spacing.seconds(A, 0.002) == 0.2
+
+
+def test_a_key_that_waits_for_its_turn_is_work_to_do(virtual):
+    script = Script()
+    seen = []
+
+    def begin(q: WorkQueue) -> None:
+        loop = asyncio.get_running_loop()
+        q.add(A)
+        loop.call_later(0.1, lambda: (seen.append(q.idle), q.add(A), seen.append(q.idle)))
+        loop.call_later(1, lambda: seen.append(q.idle))
+
+    virtual(play(script, begin, spacing=Spacing(), cpu=lambda: 0.0))
+    assert seen == [True, False, True]
+
+
+def test_a_flood_of_one_namespace_delays_another_by_one_turn(virtual):
+    async def act(key: Key, run: int) -> None:
+        await asyncio.sleep(1)
+
+    script = Script(act)
+    flood = [Key(Kind.TRAIN_RUN, "many", f"t{n % 3}-{n}") for n in range(90)]
+    others = [Key(Kind.TRAIN_RUN, "few", "u-0"), Key(Kind.TRAIN_RUN, "many", "v-0")]
+
+    def owner(key: Key) -> tuple[str, str]:
+        return key.namespace, key.name.partition("-")[0]
+
+    virtual(play(script, lambda q: [q.add(key) for key in (*flood, *others)], workers=1, owner=owner))
+    order = [name for name, _ in script.ran]
+    assert order.index("u-0") <= 1
+    assert order.index("v-0") <= 4
+    assert len(order) == len(flood) + len(others)
+
+
+def test_a_reconcile_that_hangs_is_cancelled_and_told_and_others_go_on(virtual):
+    cancelled, told = [], []
+
+    async def act(key: Key, run: int) -> None:
+        if key == A:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled.append(round(asyncio.get_running_loop().time() - 1000))
+                raise
+
+    async def tell(key: Key, error: BaseException, failures: int) -> None:
+        told.append((key, type(error), failures))
+
+    script = Script(act)
+    options = {"deadline": 60.0, "tell": tell, "backoff": Backoff(first=10, last=60), "workers": 1}
+    virtual(play(script, lambda q: [q.add(A), q.add(B)], seconds=150, **options))
+    assert cancelled[:2] == [60, 130]
+    assert script.ran[:3] == [("a", 0), ("b", 60), ("a", 70)]
+    assert told == [(A, Overdue, 1), (A, Overdue, 2)]
+
+
+def test_a_key_that_keeps_failing_is_told_once_and_a_cluster_that_is_away_never(virtual):
+    told = []
+
+    async def act(key: Key, run: int) -> None:
+        raise ValueError("bug") if key == A else Unavailable("away")
+
+    async def tell(key: Key, error: BaseException, failures: int) -> None:
+        told.append((key, str(error), failures))
+        raise Unavailable("this, too")
+
+    script = Script(act)
+    virtual(play(script, lambda q: [q.add(A), q.add(B)], seconds=1000, tell=tell))
+    assert told == [(A, "bug", TOLD_FAILURES)]
+
+
+def test_a_timeout_of_the_reconcile_itself_is_no_overdue(virtual):
+    told = []
+
+    async def act(key: Key, run: int) -> None:
+        raise TimeoutError("its own")
+
+    async def tell(key: Key, error: BaseException, failures: int) -> None:
+        told.append((type(error), failures))
+
+    virtual(play(Script(act), lambda q: q.add(A), seconds=100, tell=tell, deadline=60))
+    assert told == [(TimeoutError, TOLD_FAILURES)]

@@ -68,7 +68,7 @@ def asking(past: Past, seen: Seen) -> Asking:
     running = tuple(trial.number for trial in told if trial.state is TrialState.RUNNING)
     good = min(_MOST_GOOD, math.ceil(_GOOD_SHARE * (len(telling) + len(running))))
     return Asking(
-        sampler=sampler_name(past.spec.algorithm),
+        sampler=sampler_name(past.spec.algorithm.name),
         how=_how(past, number, len(telling) + len(foreign)),
         started_from=tuple(foreign),
         informed_by=tuple(telling) if modelled else (),

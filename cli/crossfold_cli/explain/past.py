@@ -11,6 +11,7 @@ from datetime import datetime
 from itertools import combinations
 from typing import Any, cast
 
+from crossfold_operator import names
 from crossfold_operator.api.crossvalidation import RunRecord
 from crossfold_operator.api.tune import TuneSpec, TuneStatus
 from crossfold_operator.cluster.base import Cluster
@@ -143,10 +144,12 @@ def _start(tune: Obj, spec: TuneSpec, sources: Iterable[Obj]) -> tuple[Told, ...
 
 def _seen(trial: Trial, cv: Obj, runs_of: Callable[[str], Sequence[Obj]]) -> Seen:
     status = cv.get("status") or {}
+    annotations = cv["metadata"].get("annotations") or {}
+    asked = annotations.get(names.ANNOTATION_ASKED) or cv["metadata"]["creationTimestamp"]
     remembered = [RunRecord.model_validate(record) for record in status.get("runs", ())]
     return Seen(
         trial=trial,
-        asked=parse_time(cv["metadata"]["creationTimestamp"]),
+        asked=parse_time(asked),
         ended=_ended(trial, status),
         runs=tuple(read_runs(runs_of(trial.uid), remembered)),
         known={

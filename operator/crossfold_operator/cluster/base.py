@@ -79,6 +79,10 @@ class Cluster(Protocol):
         """Cached objects of a kind whose controller owner has this UID, sorted by name."""
         ...
 
+    def all(self, kind: Kind) -> list[Obj]:
+        """All cached objects of a kind."""
+        ...
+
     async def create(self, manifest: Obj) -> Creation:
         """Create under a fixed name. Where the name is taken, return the object that has it, read afresh."""
         ...

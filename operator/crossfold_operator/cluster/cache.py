@@ -74,7 +74,8 @@ class Cache:
 
     def keys(self, kind: Kind) -> list[Key]:
         """Keys of all objects of a kind."""
-        return [key for key in self._objects if key.kind is kind]
+        # A copy first: metrics are read in another thread, where a dictionary must not change meanwhile.
+        return [key for key in list(self._objects) if key.kind is kind]
 
     def put(self, obj: Obj) -> bool:
         """Add or replace; False when the cached object is the same or newer, or this one is known to be deleted."""

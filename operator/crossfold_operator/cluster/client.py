@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlencode
 
@@ -50,6 +50,10 @@ class ApiError(Exception):
             return cls(code, "", body[:500].decode(errors="replace"))
 
 
+def _always() -> bool:
+    return True
+
+
 class Credentials(NamedTuple):
     """How to reach the API server, for another client in this process."""
 
@@ -65,12 +69,17 @@ class Credentials(NamedTuple):
 class ApiServer:
     """A connection to one API server. Errors are ApiError (it answered) or Unavailable (it did not)."""
 
-    def __init__(self, client: ApiClient) -> None:
+    def __init__(self, client: ApiClient, may_write: Callable[[], bool] = _always) -> None:
         self._client: Any = client
+        self._may_write = may_write
 
     @classmethod
-    async def connect(cls) -> Self:
-        """Connect as KUBECONFIG says, else as the pod's service account, else by the default kubeconfig."""
+    async def connect(cls, may_write: Callable[[], bool] = _always) -> Self:
+        """Connect as KUBECONFIG says, else as the pod's service account, else by the default kubeconfig.
+
+        Args:
+            may_write: asked right before anything but a GET is sent; False: it is not sent.
+        """
         configuration = Configuration()
         if "KUBERNETES_SERVICE_HOST" in os.environ and not os.environ.get("KUBECONFIG"):
             config.load_incluster_config(client_configuration=configuration)
@@ -78,7 +87,7 @@ class ApiServer:
             # The library reads KUBECONFIG when it is imported; a variable set later counts too.
             file = os.environ.get("KUBECONFIG") or config.KUBE_CONFIG_DEFAULT_LOCATION
             await config.load_kube_config(config_file=file, client_configuration=configuration)
-        return cls(ApiClient(configuration))
+        return cls(ApiClient(configuration), may_write)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -167,6 +176,8 @@ class ApiServer:
         # Fetches a fresh token where the kubeconfig or the projected volume has a new one.
         await self._client.update_params_for_auth(headers, pairs, ["BearerToken"], path, verb, body)
         url = self._client.configuration.host + path + ("?" + urlencode(pairs) if pairs else "")
+        if verb != "GET" and not self._may_write():
+            raise Unavailable(f"{verb} {path}: the Lease is not held any more, so that nothing is written")
         answer = await self._client.rest_client.request(verb, url, headers=headers, body=body, _request_timeout=limits)
         response: aiohttp.ClientResponse = answer.response
         return response

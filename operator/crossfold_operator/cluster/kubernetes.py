@@ -68,6 +68,10 @@ class KubernetesCluster:
         """Cached objects of a kind whose controller owner has this UID, sorted by name."""
         return self._cache.children(kind, owner_uid)
 
+    def all(self, kind: Kind) -> list[Obj]:
+        """All cached objects of a kind."""
+        return [obj for key in self._cache.keys(kind) if (obj := self._cache.get(key)) is not None]
+
     async def warnings(self, regarding: Obj) -> list[WarningEvent]:
         """Recent Warning Events about an object, newest first; those of this operator are left out."""
         try:

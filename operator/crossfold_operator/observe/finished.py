@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import Any, TypeVar, TypeVarTuple, overload
 
 from crossfold_operator.names import CrossValidationPhase
+from crossfold_operator.observe.tally import Tally, total
 from crossfold_operator.observe.trials import Trial
 
 T = TypeVar("T")
@@ -130,6 +131,11 @@ class Trials(Sequence[Trial]):
     def asked(self) -> int:
         """Numbers below this one were given out, as far as the trials that exist tell."""
         return 1 + max(part[-1].number if part else -1 for part in (self.active, self.finished))
+
+    @cached_property
+    def under_way(self) -> Tally:
+        """The runs of the trials that are under way, counted."""
+        return total([trial.tally for trial in self.active])
 
     @cached_property
     def _all(self) -> list[Trial]:

@@ -28,6 +28,8 @@ class TrialReader:
         """The trials of those that have ended, by identity."""
         self._active: dict[int, tuple[Obj, int]] = {}
         """Objects whose trials are under way, with their numbers."""
+        self._read: dict[int, tuple[list[Obj], Trial]] = {}
+        """Of those, by identity: the runs that were seen, and the trial that they made."""
         self._finished = Finished()
 
     def read(self, cross_validations: Iterable[Obj], runs_of: Callable[[str], Iterable[Obj]]) -> Trials:
@@ -41,6 +43,7 @@ class TrialReader:
         gone, new = _changes(self._seen, objects)
         for obj in gone:
             self._active.pop(id(obj), None)
+            self._read.pop(id(obj), None)
             if self._ended.pop(id(obj), None) is not None:
                 self._finished = Finished()
         for obj in new:
@@ -51,19 +54,32 @@ class TrialReader:
 
         active, ended = [], {}
         for identity, (obj, number) in self._active.items():
-            trial = read_trial(obj, number, self._searched, runs_of)
+            trial = self._trial(obj, number, runs_of)
             if trial.terminal:
                 ended[identity] = trial
             else:
                 active.append(trial)
         for identity in ended:
             del self._active[identity]
+            self._read.pop(identity, None)
         self._ended |= ended
         if len(self._finished) + len(ended) == len(self._ended):
             self._finished = self._finished.adding(ended.values())
         else:  # one that had ended is gone or has changed: what was reckoned with it is forgotten
             self._finished = Finished(self._ended.values())
         return Trials(active, self._finished)
+
+    def _trial(self, obj: Obj, number: int, runs_of: Callable[[str], Iterable[Obj]]) -> Trial:
+        """The trial of an object: the one of the last look where neither it nor its runs have changed."""
+        if (obj.get("status") or {}).get("phase") in names.TERMINAL_CROSS_VALIDATION:
+            return read_trial(obj, number, self._searched, runs_of)
+        runs = list(runs_of(obj["metadata"]["uid"]))
+        known = self._read.get(id(obj))
+        if known is not None and len(known[0]) == len(runs) and not any(map(is_not, known[0], runs)):
+            return known[1]
+        trial = read_trial(obj, number, self._searched, lambda _: runs)
+        self._read[id(obj)] = (runs, trial)
+        return trial
 
 
 def _changes(old: Sequence[Obj], new: Sequence[Obj]) -> tuple[list[Obj], list[Obj]]:

@@ -47,6 +47,15 @@ class Run:
         return self.record.phase in TERMINAL_TRAIN_RUN
 
 
+def spoilt(runs: Iterable[Run]) -> bool:
+    """Whether a run failed, was stopped, or has no score that may be compared: no further run is then started."""
+    return any(
+        run.record.phase in (TrainRunPhase.FAILED, TrainRunPhase.STOPPED)
+        or (run.record.phase is TrainRunPhase.SUCCEEDED and not run.record.stable)
+        for run in runs
+    )
+
+
 def read_runs(train_runs: Iterable[Obj], remembered: Iterable[RunRecord]) -> list[Run]:
     """The runs of a trial: those that exist, and finished ones that are remembered and gone."""
     seen = {run.unit: run for run in map(_run, train_runs)}

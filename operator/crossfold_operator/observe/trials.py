@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from functools import cached_property
+from typing import Any, TypeVar, TypeVarTuple
 
 from crossfold_operator.api.crossvalidation import AuditSpec, CrossValidationStatus, RunRecord, TrialStopSpec
 from crossfold_operator.api.fields import MetricSummary, Usage
@@ -10,11 +11,14 @@ from crossfold_operator.api.trainrun import StopReason
 from crossfold_operator.names import TERMINAL_CROSS_VALIDATION, CrossValidationPhase, TrainRunPhase
 from crossfold_operator.observe.curves import Curve, curve_of
 from crossfold_operator.observe.metadata import Obj, is_deleting
-from crossfold_operator.observe.runs import Run, finite, read_runs
+from crossfold_operator.observe.runs import Run, finite, read_runs, spoilt
+from crossfold_operator.observe.tally import Tally, tally
 from crossfold_trainer.contract.base import Model
 from crossfold_trainer.contract.result import FailureClass
 
 ModelT = TypeVar("ModelT", bound=Model)
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 Score = tuple[int, int, float]
 """Fold, seed and score of a run."""
@@ -48,7 +52,11 @@ class Ended:
 
 @dataclass(frozen=True)
 class Trial:
-    """A CrossValidation as its Tune sees it."""
+    """A CrossValidation as its Tune sees it.
+
+    It is the same object for as long as nothing below the CrossValidation has changed, and keeps what was reckoned
+    from it (``once``): a look at a Tune asks the same of all its trials, most of which are as they were.
+    """
 
     number: int
     name: str
@@ -71,6 +79,27 @@ class Trial:
     audit: AuditSpec | None = None
     """It would have been pruned."""
     suspended: bool = False
+    _known: dict[Callable[..., Any], tuple[tuple[Any, ...], Any]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def once(self, reckon: "Callable[[Trial, *Ts], T]", *settings: *Ts) -> T:
+        """``reckon(self, *settings)``, reckoned once for as long as the settings are the same."""
+        known = self._known.get(reckon)
+        if known is None or known[0] != settings:
+            known = self._known[reckon] = (settings, reckon(self, *settings))
+        found: T = known[1]
+        return found
+
+    @cached_property
+    def tally(self) -> Tally:
+        """Its runs while it is under way, counted."""
+        return tally(self.runs)
+
+    @cached_property
+    def spoilt(self) -> bool:
+        """Whether one of its runs was lost, so that no further one is started."""
+        return spoilt(self.runs)
 
     @property
     def terminal(self) -> bool:
@@ -92,7 +121,7 @@ class Trial:
         """What racing or pruning decided about it, as it is written down: to stop it, or to audit it."""
         return self.stop if self.pruned else self.audit
 
-    @property
+    @cached_property
     def scores(self) -> tuple[Score, ...]:
         """Of its runs that succeeded with a score that may be compared."""
         return self.ended.scores if self.ended is not None else scores_of(run.record for run in self.runs)

@@ -4,19 +4,10 @@ from collections.abc import Iterable, Sequence
 
 from crossfold_operator.api.trainrun import StopReason
 from crossfold_operator.names import CrossValidationPhase, TrainRunPhase
-from crossfold_operator.observe.runs import Run
+from crossfold_operator.observe.runs import Run, spoilt
 
 Unit = tuple[int, int]
 """(fold, seed)."""
-
-
-def spoilt(runs: Iterable[Run]) -> bool:
-    """Whether a run failed, was stopped, or has no score that may be compared: no further run is then started."""
-    return any(
-        run.record.phase in (TrainRunPhase.FAILED, TrainRunPhase.STOPPED)
-        or (run.record.phase is TrainRunPhase.SUCCEEDED and not run.record.stable)
-        for run in runs
-    )
 
 
 def due(units: Sequence[Unit], runs: Iterable[Run], *, stopping: bool) -> list[Unit]:

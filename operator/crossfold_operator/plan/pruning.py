@@ -16,11 +16,11 @@ from crossfold_operator.observe.curves import Curve
 from crossfold_operator.observe.finished import Finished, Trials
 from crossfold_operator.observe.trials import Trial
 from crossfold_operator.plan import racing
-from crossfold_operator.plan.crossvalidation import Unit, spoilt
+from crossfold_operator.plan.crossvalidation import Unit
 from crossfold_operator.plan.decisions import Decided
 from crossfold_operator.plan.ranking import ahead, leading
 from crossfold_operator.search import pruning
-from crossfold_operator.search.pruning import Verdict
+from crossfold_operator.search.pruning import Median, Rung, Verdict
 from crossfold_operator.search.racing import audited
 from crossfold_trainer.contract.scoring import better, score_direction
 
@@ -71,18 +71,21 @@ def looks(spec: TuneSpec, trials: Sequence[Trial]) -> list[tuple[Trial, Verdict]
         return []
     trials, unit = Trials.of(trials), spec.cross_validation.units[0]
     at_hand = (*trials.active, *trials.finished.once(_with_runs))
-    curves = [(trial, curve) for trial in at_hand if (curve := trial.curve(unit)) is not None]
+    curves = [(trial, curve) for trial in at_hand if (curve := trial.once(_curve, unit)) is not None]
     judged = [
         (trial, curve)
         for trial, curve in curves
-        if prunable(spec, trial) and not (trial.deleting or trial.stopping or spoilt(trial.runs))
+        if prunable(spec, trial) and not (trial.deleting or trial.stopping or trial.spoilt)
     ]
-    if not judged:
-        return []
-    return [
-        (trial, _verdict(spec, curve, [other for _, other in curves if other is not curve], trials.finished))
-        for trial, curve in judged
-    ]
+    # A run that is judged is under way: at its epoch, all are compared with the same.
+    under_way = [curve for _, curve in curves]
+    epochs = {curve.last.epoch for _, curve in judged}
+    peers = {epoch: _peers(spec, epoch, under_way, trials.finished) for epoch in epochs}
+    return [(trial, _verdict(spec, curve, peers[curve.last.epoch])) for trial, curve in judged]
+
+
+def _curve(trial: Trial, unit: Unit) -> Curve | None:
+    return trial.curve(unit)
 
 
 def _with_runs(finished: Finished) -> tuple[Trial, ...]:
@@ -90,20 +93,23 @@ def _with_runs(finished: Finished) -> tuple[Trial, ...]:
     return tuple(trial for trial in finished if trial.ended is None)
 
 
-def _verdict(spec: TuneSpec, curve: Curve, under_way: Sequence[Curve], finished: Finished) -> Verdict:
-    """What a run's curve is worth beside those of trials under way, and of those that are over."""
-    epoch, best, _ = curve.last
-    rule, direction = spec.pruning, score_direction(spec.objective)
-    median = rule.method is PruningMethod.MEDIAN_STOP
+def _peers(spec: TuneSpec, epoch: int, under_way: Sequence[Curve], finished: Finished) -> Median | Rung:
+    """What runs at an epoch are compared with: trials under way, and those that are over."""
+    median = spec.pruning.method is PruningMethod.MEDIAN_STOP
     values = [
         *finished.once(_of_ended, spec.cross_validation.units[0], epoch, median),
         *_values(under_way, epoch, median),
     ]
-    if median:
-        return pruning.median_stop(epoch, best, values, direction, min_peers=rule.min_peers)
-    return pruning.asha(
-        epoch, best, values, direction, min_peers=rule.min_peers, reduction=rule.resolved_reduction_factor
-    )
+    return Median.of(values) if median else Rung.of(values, score_direction(spec.objective))
+
+
+def _verdict(spec: TuneSpec, curve: Curve, peers: Median | Rung) -> Verdict:
+    """What a run's curve is worth beside those of others."""
+    epoch, best, _ = curve.last
+    rule = spec.pruning
+    if isinstance(peers, Median):
+        return peers.judge(epoch, best, score_direction(spec.objective), min_peers=rule.min_peers)
+    return peers.judge(epoch, best, min_peers=rule.min_peers, reduction=rule.resolved_reduction_factor)
 
 
 def _values(curves: Sequence[Curve], epoch: int, completed: bool) -> list[float]:

@@ -8,7 +8,6 @@ from crossfold_operator.api.tune import TuneSpec
 from crossfold_operator.names import CrossValidationPhase
 from crossfold_operator.observe.finished import Finished, Trials
 from crossfold_operator.observe.trials import Ended, Trial
-from crossfold_operator.plan.crossvalidation import spoilt
 from crossfold_operator.plan.decisions import Decided
 from crossfold_operator.search import racing, racing_words
 from crossfold_trainer.contract.metrics import Direction
@@ -41,7 +40,7 @@ def looks(spec: TuneSpec, trials: Sequence[Trial]) -> list[tuple[Trial, racing.D
     racers = [
         trial
         for trial in trials.active
-        if not (trial.deleting or trial.stopping or trial.audit is not None or spoilt(trial.runs))
+        if not (trial.deleting or trial.stopping or trial.audit is not None or trial.spoilt)
     ]
     if not any(trial.scores for trial in racers):
         return []
@@ -56,20 +55,23 @@ def looks(spec: TuneSpec, trials: Sequence[Trial]) -> list[tuple[Trial, racing.D
         warmup=spec.racing.warmup_trials,
         min_delta=spec.racing.min_delta,
     )
+    bounds, alpha = score_range(spec.objective), spec.racing.alpha
+    return [(trial, trial.once(_decision, known, folds, seeds, direction, alpha, bounds)) for trial in racers]
+
+
+def _decision(  # noqa: PLR0917 -- what ``once`` hands on
+    trial: Trial,
+    known: racing.References | racing.Warmup,
+    folds: int,
+    seeds: tuple[int, ...],
+    direction: Direction,
+    alpha: float,
+    bounds: racing.Bounds,
+) -> racing.Decision:
+    """One look at a trial."""
     place = {seed: index for index, seed in enumerate(seeds)}
-    found = []
-    for trial in racers:
-        decision = racing.judge(
-            [(fold, place[seed], score) for fold, seed, score in trial.scores],
-            known,
-            folds,
-            len(seeds),
-            direction,
-            alpha=spec.racing.alpha,
-            bounds=score_range(spec.objective),
-        )
-        found.append((trial, decision))
-    return found
+    observed = [(fold, place[seed], score) for fold, seed, score in trial.scores]
+    return racing.judge(observed, known, folds, len(seeds), direction, alpha=alpha, bounds=bounds)
 
 
 def _completed(finished: Finished) -> tuple[tuple[int, Ended], ...]:

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from operator import add
 
 from crossfold_operator.api.fields import GpuSeconds, Usage
 from crossfold_operator.api.trainrun import TrainRunSpec
 from crossfold_operator.api.tune import TuneSpec, WallClock
 from crossfold_operator.observe.finished import Trials
+from crossfold_operator.observe.tally import NOTHING, Used
 from crossfold_operator.observe.trials import Trial
 from crossfold_operator.times import parse_time, seconds_between, timestamp
 
@@ -27,11 +29,10 @@ def wall_clock(previous: WallClock, trials: Sequence[Trial], now: datetime) -> W
     new starts without a look.
     """
     trials = Trials.of(trials)
-    runs = [run for trial in trials.active for run in trial.runs]
-    starts = [parse_time(run.started) for run in runs if run.started and not run.terminal]
-    if starts:
+    under_way = trials.under_way
+    if under_way.started:
         if previous.running_since is None:
-            begin = min(starts)
+            begin = _utc(min(under_way.started))
             if previous.idle_since is not None:
                 begin = max(begin, parse_time(previous.idle_since))
             return WallClock(seconds=previous.seconds, running_since=timestamp(begin))
@@ -39,14 +40,18 @@ def wall_clock(previous: WallClock, trials: Sequence[Trial], now: datetime) -> W
     if previous.running_since is None:
         return previous
     begin = parse_time(previous.running_since)
-    seen = [parse_time(run.ended) for run in runs if run.ended]
+    seen = None if under_way.ended is None else _utc(under_way.ended)
     latest = trials.finished.fold(_latest, None)
-    ends = [end for end in (*seen, latest) if end is not None and end >= begin]
+    ends = [end for end in (seen, latest) if end is not None and end >= begin]
     end = max(ends, default=max(now, begin))  # a status may say anything, a time to come too
     return WallClock(
         seconds=previous.seconds + round((end - begin).total_seconds()),
         idle_since=timestamp(end),
     )
+
+
+def _utc(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _latest(latest: datetime | None, trial: Trial) -> datetime | None:
@@ -72,12 +77,8 @@ def spent(spec: TuneSpec, trials: Sequence[Trial], clock: WallClock, now: dateti
         now: the time.
     """
     trials = Trials.of(trials)
-    running = sum(
-        seconds_between(run.started, None, now)
-        for trial in trials.active
-        for run in trial.runs
-        if run.started and not run.terminal
-    )
+    at = now.timestamp()
+    running = sum(max(0, round(at - started)) for started in trials.under_way.started)
     ended = gpu_seconds(usage_of(trials))
     wall = clock.seconds + seconds_between(clock.running_since, None, now)
     return Spent(gpu_seconds=ended + running * devices(spec), wall_seconds=wall)
@@ -86,34 +87,16 @@ def spent(spec: TuneSpec, trials: Sequence[Trial], clock: WallClock, now: dateti
 def usage_of(trials: Sequence[Trial]) -> Usage:
     """Of all attempts that have ended."""
     trials = Trials.of(trials)
-    used = trials.finished.fold(_used, (0, 0, 0, 0, 0))
-    for trial in trials.active:
-        for run in trial.runs:
-            used = _plus(used, run.record.usage)
-    useful, pruned, preempted, failed, run_seconds = used
+    ended: Used = trials.finished.fold(_used, NOTHING)
+    used = Used(*map(add, ended, trials.under_way.used))
     return Usage(
-        gpu_seconds=GpuSeconds(useful=useful, pruned=pruned, preempted=preempted, failed=failed),
-        run_seconds=run_seconds,
+        gpu_seconds=GpuSeconds(useful=used.useful, pruned=used.pruned, preempted=used.preempted, failed=used.failed),
+        run_seconds=used.run_seconds,
     )
 
 
-_Used = tuple[int, int, int, int, int]
-"""GPU seconds that were useful, pruned, preempted, failed; seconds that containers ran."""
-
-
-def _used(used: _Used, trial: Trial) -> _Used:
-    return used if trial.ended is None else _plus(used, trial.ended.usage)
-
-
-def _plus(used: _Used, usage: Usage) -> _Used:
-    fate = usage.gpu_seconds
-    return (
-        used[0] + fate.useful,
-        used[1] + fate.pruned,
-        used[2] + fate.preempted,
-        used[3] + fate.failed,
-        used[4] + usage.run_seconds,
-    )
+def _used(used: Used, trial: Trial) -> Used:
+    return used if trial.ended is None else used.plus(trial.ended.usage)
 
 
 def gpu_seconds(usage: Usage) -> int:

@@ -8,9 +8,10 @@ trials where it is off, come whole instead, the oldest first: a complete trial t
 Where racing is off and pruning is not, a trial comes whole when its first run has ended.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from crossfold_operator.api.crossvalidation import AuditSpec, TrialStopSpec
@@ -18,22 +19,32 @@ from crossfold_operator.api.trainrun import StopReason
 from crossfold_operator.api.tune import TuneSpec
 from crossfold_operator.names import CrossValidationPhase
 from crossfold_operator.observe.finished import Trials
-from crossfold_operator.observe.runs import Run
 from crossfold_operator.observe.trials import Trial
 from crossfold_operator.plan import pruning, racing
-from crossfold_operator.plan.crossvalidation import Unit, due, spoilt
-from crossfold_operator.plan.spending import Spent
-from crossfold_operator.plan.verdict import failure, halt, verdict
+from crossfold_operator.plan.crossvalidation import Unit, due
+from crossfold_operator.plan.verdict import Judgement
 from crossfold_operator.search.history import Trial as SearchTrial
 from crossfold_operator.search.history import TrialState
 from crossfold_operator.times import timestamp
 from crossfold_trainer.contract.config import OutOfMemoryPolicy
 
-Ask = Callable[[Sequence[SearchTrial], int], dict[str, Any] | None]
-"""(history, number) -> the parameters of the trial of this number, or None when the space has no further point."""
-
 RACED = 2
 """Runs of a trial that may be pruned which are in flight at most: one, and another when no trial is left to ask."""
+
+
+@dataclass(frozen=True)
+class Suggestions:
+    """What the sampler has answered so far.
+
+    Attributes:
+        points: parameters of the next trials, from the first number that is not given out.
+        exhausted: after these the space has no further point.
+        paused: nothing is asked for now, since the sampler failed a moment ago.
+    """
+
+    points: tuple[Mapping[str, Any], ...] = ()
+    exhausted: bool = False
+    paused: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,7 +52,7 @@ class NewTrial:
     """A trial to create, and the units of it to start at once."""
 
     number: int
-    parameters: dict[str, Any]
+    parameters: Mapping[str, Any]
     units: tuple[Unit, ...]
 
 
@@ -70,15 +81,39 @@ class Audit:
 
 
 @dataclass(frozen=True)
-class TunePlan:
-    """What should be that is not."""
+class Decisions:
+    """What is decided about the trials that exist, before anything is started.
 
+    Attributes:
+        stops: trials to end before their time.
+        audits: trials that would be pruned and run to their end.
+        trials: all of them, as they are when this is written down: what follows must not depend on when that is.
+        starting: whether anything new may start.
+    """
+
+    trials: Trials
     stops: tuple[Stop, ...] = ()
     audits: tuple[Audit, ...] = ()
+    starting: bool = True
+
+
+@dataclass(frozen=True)
+class Starts:
+    """What is to start.
+
+    Attributes:
+        runs: of trials that exist.
+        trials: to create.
+        wanted: further trials for which there is a slot and no suggestion yet.
+        slots: runs that all of it makes, those of the wanted trials included.
+        exhausted: a trial was wanted and the space has no further point.
+    """
+
     runs: tuple[NewRun, ...] = ()
     trials: tuple[NewTrial, ...] = ()
+    wanted: int = 0
+    slots: int = 0
     exhausted: bool = False
-    """The space has no further point."""
 
 
 _STATES = {
@@ -106,7 +141,7 @@ def history(
     trials = Trials.of(trials)
     there = {
         told.number: told
-        for told in (*trials.finished.each(_told, policy), *(_told(trial, policy) for trial in trials.active))
+        for told in (*trials.finished.each(_told, policy), *(trial.once(_told, policy) for trial in trials.active))
     }
     return [there.get(number) or SearchTrial(number, {}, TrialState.DELETED) for number in range(asked)]
 
@@ -125,38 +160,28 @@ def _told(trial: Trial, policy: OutOfMemoryPolicy) -> SearchTrial:
     return SearchTrial(trial.number, trial.parameters, state, trial.score if trial.terminal else None)
 
 
-def in_flight(trials: Sequence[Trial]) -> list[Run]:
-    """The runs that take a slot."""
-    return [run for trial in Trials.of(trials).active for run in trial.runs if not run.terminal]
-
-
-def plan(spec: TuneSpec, trials: Sequence[Trial], asked: int, ask: Ask, *, spent: Spent, now: datetime) -> TunePlan:
-    """Decide what is next.
+def decide(spec: TuneSpec, trials: Sequence[Trial], judgement: Judgement, now: datetime) -> Decisions:
+    """Decide about the trials that exist.
 
     Args:
         spec: the Tune's.
         trials: the trials that exist, by number.
-        asked: numbers below this one have been given out, whether or not their trial still exists.
-        ask: chooses the parameters of a new trial.
-        spent: up to now.
+        judgement: of this look.
         now: the time, which decisions are marked with.
     """
     trials = Trials.of(trials)
-    failing = failure(spec, trials, asked)
-    if failing is not None:
-        return TunePlan(stops=_stop_all(trials.active, f"the Tune failed: {failing.message}", now))
-    units = spec.cross_validation.units
+    if judgement.failing is not None:
+        stops = _stop_all(trials.active, f"the Tune failed: {judgement.failing.message}", now)
+        return Decisions(trials, stops, starting=False)
     stops, audits = _prune(spec, trials, now)
     trials = _with(trials, stops, audits)
-    ending = halt(spec, trials, spent)
+    ending = judgement.halt
     if ending is not None:
+        units = spec.cross_validation.units
         under_way = [trial for trial in trials.active if not (trial.deleting or trial.stopping)]
         unfinished = [t for t in under_way if ending.at_once or due(units, t.runs, stopping=False)]
         stops += _stop_all(unfinished, f"the search has ended: {ending.message}", now)
-    if ending is not None or spec.suspend or verdict(spec, trials, asked, spent, exhausted=False) is not None:
-        return TunePlan(stops, audits)
-    filled = _Slots(spec, trials, asked).fill(ask)
-    return replace(filled, stops=stops, audits=audits)
+    return Decisions(trials, stops, audits, starting=ending is None and not spec.suspend)
 
 
 def _prune(spec: TuneSpec, trials: Trials, now: datetime) -> tuple[tuple[Stop, ...], tuple[Audit, ...]]:
@@ -171,6 +196,8 @@ def _prune(spec: TuneSpec, trials: Trials, now: datetime) -> tuple[tuple[Stop, .
 
 def _with(trials: Trials, stops: Sequence[Stop], audits: Sequence[Audit]) -> Trials:
     """The trials as they are when the decisions are written down: what follows must not depend on when that is."""
+    if not stops and not audits:
+        return trials
     stopped = {item.trial.number: item.stop for item in stops}
     audited = {item.trial.number: item.audit for item in audits}
     active = (
@@ -187,72 +214,94 @@ def _stop_all(active: Sequence[Trial], message: str, now: datetime) -> tuple[Sto
     return tuple(Stop(trial, stop) for trial in active if not (trial.deleting or trial.stopping))
 
 
+def free_slots(spec: TuneSpec, trials: Sequence[Trial]) -> int:
+    """Runs that may be started beside those in flight."""
+    return max(0, spec.parallelism - Trials.of(trials).under_way.in_flight)
+
+
+def fill(spec: TuneSpec, trials: Sequence[Trial], asked: int, free: int, suggestions: Suggestions) -> Starts:
+    """Give out free slots, as far as there is something to start.
+
+    Args:
+        spec: the Tune's.
+        trials: the trials that exist, by number, with what was decided about them.
+        asked: numbers below this one have been given out, whether or not their trial still exists.
+        free: slots.
+        suggestions: parameters of the next trials.
+    """
+    return _Slots(spec, Trials.of(trials), asked, free).fill(suggestions) if free > 0 else Starts()
+
+
 class _Slots:
     """The free slots of one look, and who gets them."""
 
-    def __init__(self, spec: TuneSpec, trials: Trials, asked: int) -> None:
-        self._spec = spec
+    def __init__(self, spec: TuneSpec, trials: Trials, asked: int, free: int) -> None:
         self._units = spec.cross_validation.units
+        self._unasked = max(0, spec.max_trials - asked)
         self._asked = asked
-        self._trials = trials
-        self._told: list[SearchTrial] | None = None
-        self._free = spec.parallelism - len(in_flight(trials))
+        self._given = self._free = free
         self._active = [trial for trial in trials.active if not (trial.deleting or trial.stopping)]
-        self._due = {t.number: due(self._units, t.runs, stopping=False) for t in self._active}
-        self._flying = {t.number: sum(not run.terminal for run in t.runs) for t in self._active}
+        self._started: dict[int, int] = {}
+        """Runs that this look starts, by the trial's number."""
         self._lead = racing.lead(spec, trials)
+        self._prunable = spec.pruning.enabled
         # Whole trials: all that may not be pruned inside their first run, or as many as racing waits for.
-        sound = [trial for trial in self._active if not spoilt(trial.runs)]
-        kept = [trial for trial in sound if not pruning.prunable(spec, trial)]
-        self._whole = kept if self._lead is None else sound[: self._lead]
+        sound = (trial for trial in self._active if not trial.spoilt)
+        if self._lead is None:
+            self._whole = [trial for trial in sound if not pruning.prunable(spec, trial)]
+        else:
+            self._whole = list(islice(sound, self._lead))
         self._runs: list[NewRun] = []
-        self._new: dict[int, tuple[dict[str, Any], list[Unit]]] = {}
-        self._exhausted = False
 
-    def fill(self, ask: Ask) -> TunePlan:
-        """Give out all of them, as far as there is something to start."""
+    def fill(self, suggestions: Suggestions) -> Starts:
+        """Give out all of them."""
         for trial in self._whole:
             self._start(trial, len(self._units))
         # One run of each trial that may be pruned, then new trials, then another run where there are none to ask.
         for trial in self._active:
             self._start(trial, 1)
-        while self._free > 0 and self._ask(ask):
-            pass
-        for trial in self._active:
-            self._start(trial, RACED)
-        for _, started in self._new.values():
-            while self._free > 0 and len(started) < min(RACED, len(self._units)):
-                started.append(self._units[len(started)])
-                self._free -= 1
-        return TunePlan(
+        new = list(self._new_trials(suggestions))
+        exhausted = suggestions.exhausted and self._free > 0 and len(new) < self._unasked
+        points = suggestions.points[: len(new)]
+        if len(points) == len(new):
+            for trial in self._active:
+                self._start(trial, RACED)
+            for units in new:
+                more = self._units[len(units) : max(len(units), min(RACED, len(self._units)))][: self._free]
+                units.extend(more)
+                self._free -= len(more)
+        numbered = enumerate(zip(points, new, strict=False), self._asked)
+        return Starts(
             runs=tuple(self._runs),
-            trials=tuple(NewTrial(n, parameters, tuple(u)) for n, (parameters, u) in self._new.items()),
-            exhausted=self._exhausted,
+            trials=tuple(NewTrial(number, point, tuple(units)) for number, (point, units) in numbered),
+            wanted=len(new) - len(points),
+            slots=self._given - self._free,
+            exhausted=exhausted,
         )
 
     def _start(self, trial: Trial, most: int) -> None:
         """Start runs of a trial, up to so many in flight."""
-        number = trial.number
-        while self._free > 0 and self._due[number] and self._flying[number] < most:
-            self._runs.append(NewRun(trial, self._due[number].pop(0)))
-            self._flying[number] += 1
-            self._free -= 1
+        if self._free <= 0:
+            return
+        started = self._started.get(trial.number, 0)
+        count = min(self._free, most - trial.tally.in_flight - started)
+        if count <= 0:
+            return
+        # All runs of a trial that does not stop have units of their own.
+        units = due(self._units, trial.runs, stopping=False)[started : started + count]
+        self._runs += (NewRun(trial, unit) for unit in units)
+        self._started[trial.number] = started + len(units)
+        self._free -= len(units)
 
-    def _ask(self, ask: Ask) -> bool:
-        """Ask for a trial and start it; False when there is none."""
-        if self._asked >= self._spec.max_trials:
-            return False
-        if self._told is None:
-            self._told = history(self._trials, self._asked, self._spec.retries.out_of_memory)
-        parameters = ask(self._told, self._asked)
-        if parameters is None:
-            self._exhausted = True
-            return False
-        waited_for = self._lead is not None and len(self._whole) + len(self._new) < self._lead
-        whole = waited_for or (self._lead is None and not self._spec.pruning.enabled)
-        started = list(self._units[: self._free if whole else 1])
-        self._new[self._asked] = (parameters, started)
-        self._told.append(SearchTrial(self._asked, parameters, TrialState.RUNNING))
-        self._free -= len(started)
-        self._asked += 1
-        return True
+    def _new_trials(self, suggestions: Suggestions) -> Iterator[list[Unit]]:
+        """The units that each new trial starts with, as far as there are slots."""
+        known = len(suggestions.points)
+        most = min(self._unasked, known) if suggestions.exhausted or suggestions.paused else self._unasked
+        for count in range(most):
+            if self._free <= 0:
+                return
+            waited_for = self._lead is not None and len(self._whole) + count < self._lead
+            whole = waited_for or (self._lead is None and not self._prunable)
+            units = list(self._units[: self._free if whole else 1])
+            self._free -= len(units)
+            yield units

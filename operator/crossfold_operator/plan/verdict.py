@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
-from crossfold_operator.api.tune import TuneSpec
+from crossfold_operator.api.tune import TuneSpec, WallClock
 from crossfold_operator.names import CrossValidationPhase, Reason
 from crossfold_operator.observe.finished import Finished, Trials
 from crossfold_operator.observe.trials import Trial
 from crossfold_operator.plan.ranking import ahead
-from crossfold_operator.plan.spending import Spent
+from crossfold_operator.plan.spending import Spent, spent, wall_clock
 from crossfold_operator.times import duration_seconds
 from crossfold_trainer.contract.config import OutOfMemoryPolicy
 from crossfold_trainer.contract.metrics import Direction
@@ -106,10 +107,10 @@ def _telling(count: int, trial: Trial) -> int:
     return count + (not trial.stopping and trial.phase is not CrossValidationPhase.STOPPED)
 
 
-def halt(spec: TuneSpec, trials: Sequence[Trial], spent: Spent) -> Halt | None:
+def halt(spec: TuneSpec, trials: Sequence[Trial], used: Spent) -> Halt | None:
     """Whether a rule ends the search before its time; the first that does."""
     finished = Trials.of(trials).finished
-    return _target(spec, finished) or _early_stopping(spec, finished) or _budget(spec, spent)
+    return _target(spec, finished) or _early_stopping(spec, finished) or _budget(spec, used)
 
 
 def _target(spec: TuneSpec, finished: Finished) -> Halt | None:
@@ -158,33 +159,70 @@ def _without_new_best(finished: Finished, min_delta: float, direction: Direction
     return best, without
 
 
-def _budget(spec: TuneSpec, spent: Spent) -> Halt | None:
+def _budget(spec: TuneSpec, used: Spent) -> Halt | None:
     budget = spec.budget
     if budget is None:
         return None
-    if budget.gpu_hours is not None and spent.gpu_seconds >= budget.gpu_hours * 3600:
+    if budget.gpu_hours is not None and used.gpu_seconds >= budget.gpu_hours * 3600:
         return Halt(Reason.BUDGET_SPENT, f"spec.budget.gpuHours = {budget.gpu_hours:g} are spent", at_once=False)
-    if budget.wall_clock is not None and spent.wall_seconds >= duration_seconds(budget.wall_clock):
+    if budget.wall_clock is not None and used.wall_seconds >= duration_seconds(budget.wall_clock):
         return Halt(Reason.BUDGET_SPENT, f"spec.budget.wallClock = {budget.wall_clock} is over", at_once=False)
     return None
 
 
-def verdict(spec: TuneSpec, trials: Sequence[Trial], asked: int, spent: Spent, *, exhausted: bool) -> Verdict | None:
+@dataclass(frozen=True)
+class Judgement:
+    """What one look at a Tune finds, before anything is done about it. It is reckoned once and handed on.
+
+    Attributes:
+        finished: the trials that had ended.
+        clock: the time in which runs trained.
+        spent: up to now.
+        failing: too much has failed.
+        halt: the rule that ends the search before its time.
+    """
+
+    finished: Finished
+    clock: WallClock
+    spent: Spent
+    failing: Verdict | None = None
+    halt: Halt | None = None
+
+
+def judge(spec: TuneSpec, trials: Sequence[Trial], asked: int, clock: WallClock, now: datetime) -> Judgement:
+    """Judge a Tune.
+
+    Args:
+        spec: its spec.
+        trials: the trials that exist, by number.
+        asked: numbers below this one have been given out.
+        clock: of the last look.
+        now: the time.
+    """
+    trials = Trials.of(trials)
+    clock = wall_clock(clock, trials, now)
+    used = spent(spec, trials, clock, now)
+    return Judgement(trials.finished, clock, used, failure(spec, trials, asked), halt(spec, trials, used))
+
+
+def verdict(
+    spec: TuneSpec, trials: Sequence[Trial], asked: int, judgement: Judgement, *, exhausted: bool
+) -> Verdict | None:
     """Whether the Tune is over, and why; None while there is something to do or to wait for.
 
     Args:
         spec: the Tune's.
         trials: the trials that exist, by number.
         asked: numbers below this one have been given out.
-        spent: up to now.
+        judgement: of these trials, whatever was started since.
         exhausted: the space has no further point.
     """
     trials = Trials.of(trials)
-    if (failing := failure(spec, trials, asked)) is not None:
-        return failing
+    if judgement.failing is not None:
+        return judgement.failing
     if trials.active:
         return None
-    stopped = halt(spec, trials, spent)
+    stopped = judgement.halt
     if stopped is None and not exhausted and asked < spec.max_trials:
         return None
     if not trials.finished.count(CrossValidationPhase.COMPLETE):

@@ -15,20 +15,30 @@ from crossfold_operator.api.tune import TuneSpec, TuneStatus
 from crossfold_operator.cluster.base import Cluster, Key, Obj, key_of
 from crossfold_operator.events import AnyStatus
 from crossfold_operator.live import Shown, nothing
-from crossfold_operator.names import Kind
+from crossfold_operator.names import TERMINAL_TRAIN_RUN, Condition, Kind, Reason
 from crossfold_operator.observe.metadata import is_deleting, parent_of
+from crossfold_operator.plan.limits import Limits
+from crossfold_operator.queue import Overdue
+from crossfold_operator.reconcile.asking import Asker, InlineSearch, Search, Wake, silent
 from crossfold_operator.reconcile.crossvalidation import CrossValidationReconciler
+from crossfold_operator.reconcile.slots import Slots
 from crossfold_operator.reconcile.trainrun import TrainRunReconciler
 from crossfold_operator.reconcile.tune import TuneReconciler
 from crossfold_operator.reconcile.writing import Writer
 from crossfold_operator.settings import Settings
-from crossfold_operator.status.facts import conditions, valid
+from crossfold_operator.status.facts import Fact, conditions, valid
 
 log = logging.getLogger(__name__)
 
 AnySpec = TuneSpec | CrossValidationSpec | TrainRunSpec
 SpecT = TypeVar("SpecT", TuneSpec, CrossValidationSpec, TrainRunSpec)
 StatusT = TypeVar("StatusT", TuneStatus, CrossValidationStatus, TrainRunStatus)
+
+_STATUSES: dict[Kind, type[TuneStatus] | type[CrossValidationStatus] | type[TrainRunStatus]] = {
+    Kind.TUNE: TuneStatus,
+    Kind.CROSS_VALIDATION: CrossValidationStatus,
+    Kind.TRAIN_RUN: TrainRunStatus,
+}
 
 
 def utc_now() -> datetime:
@@ -45,13 +55,31 @@ class Reconciler:
         settings: Settings,
         clock: Callable[[], datetime] = utc_now,
         live: Shown = nothing,
+        *,
+        search: Search | None = None,
+        wake: Wake = silent,
     ) -> None:
+        """A reconciler that remembers nothing.
+
+        Args:
+            cluster: the objects.
+            settings: of the operator.
+            clock: the time.
+            live: the report that a run's status shows.
+            search: answers questions to samplers; None: at once, in this process.
+            wake: is told a key that may go on: an answer has come, or a slot is free.
+        """
+        limits = Limits(settings.trials_per_tune, settings.parallelism_per_tune, settings.runs_per_namespace)
+        self._slots = slots = Slots(limits.runs, lambda: cluster.all(Kind.TRAIN_RUN), wake, clock)
+        asker = Asker(search or InlineSearch(), clock, wake)
         self._cluster = cluster
         self._settings = settings
         self._clock = clock
         self._writer = writer = Writer(cluster)
-        self._tune = TuneReconciler(cluster, writer, clock, reporting=live is not nothing)
-        self._cross_validation = CrossValidationReconciler(cluster, writer, clock)
+        self._tune = TuneReconciler(
+            cluster, writer, clock, asker=asker, slots=slots, limits=limits, reporting=live is not nothing
+        )
+        self._cross_validation = CrossValidationReconciler(cluster, writer, clock, slots, limits)
         self._train_run = TrainRunReconciler(cluster, writer, settings, clock, live)
 
     async def __call__(self, key: Key) -> float | None:
@@ -66,6 +94,7 @@ class Reconciler:
         obj = self._cluster.get(key)
         if obj is None:
             self._tune.forget(key)
+            self._cross_validation.forget(key)
             return None
         if is_deleting(obj):
             return None
@@ -75,9 +104,35 @@ class Reconciler:
             case Kind.CROSS_VALIDATION:
                 return await self._reconcile(obj, CrossValidationSpec, CrossValidationStatus, self._cross_validation)
             case Kind.TRAIN_RUN:
+                if not _owned(obj):
+                    in_flight = (obj.get("status") or {}).get("phase") not in TERMINAL_TRAIN_RUN
+                    self._slots.grant(key, obj["metadata"]["uid"], int(in_flight), 0)
                 return await self._reconcile(obj, TrainRunSpec, TrainRunStatus, self._train_run)
             case Kind.JOB | Kind.POD | Kind.SERVICE:
                 return None
+
+    async def tell(self, key: Key, error: BaseException, failures: int) -> None:
+        """Have the status of an object that cannot be reconciled say so, until a reconcile succeeds.
+
+        Args:
+            key: of the object.
+            error: what went wrong.
+            failures: in a row.
+        """
+        obj = self._cluster.get(key)
+        model = _STATUSES.get(key.kind)
+        if obj is None or is_deleting(obj) or model is None:
+            return
+        previous = model.model_validate(obj.get("status") or {})
+        overdue = isinstance(error, Overdue)
+        what = str(error) if overdue else f"it failed {failures} times in a row: {type(error).__name__}: {error}"
+        text = f"the operator cannot reconcile this {key.kind} now, and tries again with growing pauses: {what}. The"
+        text += " operator's log has the details; other objects go on"
+        reason = Reason.RECONCILE_TIMED_OUT if overdue else Reason.RECONCILE_FAILED
+        fact = Fact(Condition.DEGRADED, True, reason, text)
+        changed = conditions(previous.conditions, [fact], self._clock(), obj["metadata"].get("generation"))
+        kept = [condition for condition in previous.conditions if condition.type != fact.type]
+        await self._writer.write(obj, previous, previous.model_copy(update={"conditions": [*kept, *changed]}))
 
     async def _reconcile(
         self,

@@ -2,10 +2,11 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from crossfold_operator import objects
+from crossfold_operator import names, objects
 from crossfold_operator.api.tune import SearchStatus, TuneSpec, TuneStatus
 from crossfold_operator.cluster.base import Cluster, Key, Obj, Refused, key_of
 from crossfold_operator.events import Event
@@ -14,17 +15,21 @@ from crossfold_operator.observe.finished import Finished, Trials
 from crossfold_operator.observe.reader import TrialReader
 from crossfold_operator.observe.trials import Trial
 from crossfold_operator.plan import tune as tune_plan
-from crossfold_operator.plan.spending import devices, spent, wall_clock
-from crossfold_operator.plan.tune import TunePlan
+from crossfold_operator.plan.limits import Held, Limits, shared, within
+from crossfold_operator.plan.spending import devices
+from crossfold_operator.plan.tune import Decisions, NewTrial, Starts, Suggestions, decide, fill, free_slots
+from crossfold_operator.plan.verdict import Judgement, judge
+from crossfold_operator.reconcile.asking import Asker, Wanted
+from crossfold_operator.reconcile.slots import Slots
 from crossfold_operator.reconcile.sources import Sources, warm_start_status
 from crossfold_operator.reconcile.writing import LOOK_AGAIN, Blocked, Writer, fact_of, folder, stop_below, unlike
-from crossfold_operator.search.history import Trial as SearchTrial
 from crossfold_operator.search.history import digest
-from crossfold_operator.search.sampler import ask, sampler_name
+from crossfold_operator.search.sampler import sampler_name
+from crossfold_operator.search.suggest import SearchSettings
 from crossfold_operator.search.warm_start import WarmStart
-from crossfold_operator.status.facts import Fact
+from crossfold_operator.status.facts import Fact, limited
 from crossfold_operator.status.tune import tune_status
-from crossfold_operator.times import duration_seconds
+from crossfold_operator.times import duration_seconds, timestamp
 from crossfold_trainer.contract.base import Model
 from crossfold_trainer.contract.scoring import score_direction
 
@@ -34,17 +39,43 @@ REFRESH = 60.0
 """Seconds after which times are shown anew while something runs."""
 
 
+@dataclass(frozen=True)
+class _Look:
+    """One look at a Tune: what it is, and what is found."""
+
+    tune: Obj
+    key: Key
+    spec: TuneSpec
+    previous: TuneStatus
+    trials: Trials
+    asked: int
+    judgement: Judgement
+    start: WarmStart
+    now: datetime
+
+
 class TuneReconciler:
     """Brings Tunes closer to what their specs say."""
 
     def __init__(
-        self, cluster: Cluster, writer: Writer, clock: Callable[[], datetime], *, reporting: bool = True
+        self,
+        cluster: Cluster,
+        writer: Writer,
+        clock: Callable[[], datetime],
+        *,
+        asker: Asker,
+        slots: Slots,
+        limits: Limits,
+        reporting: bool = True,
     ) -> None:
         """Of the operator: whether it hears from runs while they train."""
         self._reporting = reporting
         self._cluster = cluster
         self._writer = writer
         self._clock = clock
+        self._asker = asker
+        self._slots = slots
+        self._limits = limits
         self._readers: dict[Key, tuple[str, TrialReader]] = {}
         self._digests: dict[Key, tuple[Finished, tuple[Any, ...], str]] = {}
         self._sources = Sources(cluster)
@@ -54,6 +85,8 @@ class TuneReconciler:
         self._readers.pop(key, None)
         self._digests.pop(key, None)
         self._sources.forget(key)
+        self._asker.forget(key)
+        self._slots.forget(key)
 
     def _trials(self, tune: Obj, spec: TuneSpec) -> Trials:
         meta = tune["metadata"]
@@ -67,12 +100,7 @@ class TuneReconciler:
 
     async def __call__(self, tune: Obj, spec: TuneSpec, previous: TuneStatus) -> float | None:
         """Reconcile one; seconds after which to look again, or None."""
-        direction = score_direction(spec.objective)
-
-        def choose(history: Sequence[SearchTrial], number: int) -> dict[str, Any] | None:
-            told = [*start.trials, *history]
-            return ask(spec.parameters, spec.algorithm, direction, told, number, initial=spec.initial_trials)
-
+        spec, held = within(spec, self._limits)
         now = self._clock()
         trials = self._trials(tune, spec)
         asked = _asked(previous, trials)
@@ -82,50 +110,93 @@ class TuneReconciler:
             start = self._sources.read(tune, spec, begun=asked > 0)
         except Blocked as problem:
             degraded = fact_of(problem)
-        clock = wall_clock(previous.wall_clock, trials, now)
-        used = spent(spec, trials, clock, now)
-        planned = TunePlan()
+        judgement = judge(spec, trials, asked, previous.wall_clock, now)
+        look = _Look(tune, key_of(tune), spec, previous, trials, asked, judgement, start, now)
+        decided, starts = Decisions(trials), Starts()
         if degraded is None:
-            planned = tune_plan.plan(spec, trials, asked, choose, spent=used, now=now)
-        exhausted = planned.exhausted or (previous.search.exhausted and not planned.trials)
-        events = await self._steer(tune, spec, trials, planned)
-        try:
-            namespace = tune["metadata"]["namespace"]
-            parents = (self._cluster.get(Key(Kind.CROSS_VALIDATION, namespace, r.trial.name)) for r in planned.runs)
-            pairs = [(cv, run.unit) for cv, run in zip(parents, planned.runs, strict=True) if cv is not None]
-            await self._writer.create_runs(pairs, spec, previous.image)
-            for trial in planned.trials:
-                manifest = objects.cross_validation(tune, spec, trial.number, trial.parameters)
-                cv, existed = await self._writer.create(tune, manifest)
-                if not existed:
-                    chosen = ", ".join(f"{name}={value}" for name, value in trial.parameters.items())
-                    events.append(Event(False, Reason.TRIAL_ASKED, f"trial {trial.number}: {chosen}"))
-                await self._writer.create_runs([(cv, unit) for unit in trial.units], spec, previous.image)
-        except (Blocked, Refused) as problem:
-            degraded = fact_of(problem)
-        trials = self._trials(tune, spec)
-        asked = _asked(previous, trials)
+            decided = decide(spec, trials, judgement, now)
+            starts = self._starts(look, decided, held)
+        exhausted = starts.exhausted or (previous.search.exhausted and not starts.trials)
+        events: list[Event] = []
+        steered = _to_steer(spec, trials, decided)
+        if steered or starts.runs or starts.trials:
+            try:
+                await self._steer(tune, spec, steered, decided, events)
+                await self._start(look, starts, events)
+            except (Blocked, Refused) as problem:
+                degraded = fact_of(problem)
+            trials = self._trials(tune, spec)
+            asked = _asked(previous, trials)
+            if trials.finished is not judgement.finished:
+                # One has ended while this was written: no verdict is given on what was found before.
+                judgement = judge(spec, trials, asked, previous.wall_clock, now)
+        blocked = degraded is not None
+        degraded = degraded or self._asker.problem(look.key, str(spec.algorithm.name))
         status = tune_status(
             spec=spec,
             previous=previous,
             trials=trials,
             asked=asked,
+            judgement=judgement,
             search=SearchStatus(
-                sampler=sampler_name(spec.algorithm),
+                sampler=sampler_name(spec.algorithm.name),
                 history_digest=self._history_digest(tune, spec, trials, asked, start),
                 warm_start=warm_start_status(start),
                 exhausted=exhausted,
             ),
             artifact_uri=folder(spec.artifacts.uri, tune["metadata"]["namespace"], tune["metadata"]["name"]),
             degraded=degraded,
+            limited=limited(held),
             reporting=self._reporting,
             now=now,
             generation=tune["metadata"].get("generation"),
         )
         await self._writer.write(tune, previous, status, events)
-        if degraded:
-            return LOOK_AGAIN
-        return _next_look(spec, status, trials, now)
+        waits = [LOOK_AGAIN if blocked else _next_look(spec, status, trials, judgement), self._asker.pause(look.key)]
+        return min((wait for wait in waits if wait is not None), default=None)
+
+    def _starts(self, look: _Look, decided: Decisions, held: list[Held]) -> Starts:
+        """What is to start: as far as there are slots, and suggestions for new trials."""
+        spec, trials, asked, uid = look.spec, decided.trials, look.asked, look.tune["metadata"]["uid"]
+        free = free_slots(spec, trials) if decided.starting else 0
+        starts = fill(spec, trials, asked, free, Suggestions())
+        granted = self._slots.grant(look.key, uid, trials.under_way.in_flight, starts.slots)
+        if granted < starts.slots:
+            held.append(shared(self._limits))
+            free = granted
+            starts = fill(spec, trials, asked, free, Suggestions())
+        if not starts.wanted:
+            self._asker.idle(look.key)
+            return starts
+
+        def told() -> list[Any]:
+            return [*look.start.trials, *tune_plan.history(trials, asked, spec.retries.out_of_memory)]
+
+        settings = SearchSettings(
+            tuple(spec.parameters), spec.algorithm, score_direction(spec.objective), tuple(spec.initial_trials)
+        )
+        found = self._asker.suggestions(Wanted(look.key, uid, settings, told, asked, starts.wanted))
+        return fill(spec, trials, asked, free, found)
+
+    async def _start(self, look: _Look, starts: Starts, events: list[Event]) -> None:
+        """Create runs and trials; Events of the trials that are new."""
+        namespace, spec, image = look.key.namespace, look.spec, look.previous.image
+        parents = (self._cluster.get(Key(Kind.CROSS_VALIDATION, namespace, r.trial.name)) for r in starts.runs)
+        pairs = [(cv, run.unit) for cv, run in zip(parents, starts.runs, strict=True) if cv is not None]
+        await self._writer.create_runs(pairs, spec, image)
+        for trial in starts.trials:
+            cv, existed = await self._writer.create(look.tune, self._trial_manifest(look, trial))
+            if not existed:
+                chosen = ", ".join(f"{name}={value}" for name, value in trial.parameters.items())
+                events.append(Event(False, Reason.TRIAL_ASKED, f"trial {trial.number}: {chosen}"))
+            await self._writer.create_runs([(cv, unit) for unit in trial.units], spec, image)
+
+    def _trial_manifest(self, look: _Look, trial: NewTrial) -> Obj:
+        manifest = objects.cross_validation(look.tune, look.spec, trial.number, trial.parameters)
+        asked = self._asker.asked_at(look.key)
+        if asked is not None and timestamp(asked) != timestamp(look.now):
+            manifest["metadata"]["annotations"] = {names.ANNOTATION_ASKED: timestamp(asked)}
+        return manifest
 
     def _history_digest(self, tune: Obj, spec: TuneSpec, trials: Trials, asked: int, start: WarmStart) -> str:
         """Reckoned when something new is to be told: a trial was asked, has ended, was pruned or deleted."""
@@ -137,18 +208,16 @@ class TuneReconciler:
             self._digests[key] = (finished, told, found)
         return found
 
-    async def _steer(self, tune: Obj, spec: TuneSpec, trials: Trials, planned: TunePlan) -> list[Event]:
+    async def _steer(
+        self, tune: Obj, spec: TuneSpec, steered: Sequence[Trial], decided: Decisions, events: list[Event]
+    ) -> None:
         """Write suspend, stop and audit on what is under way; Events of what was decided."""
         namespace = tune["metadata"]["namespace"]
-        stops = {item.trial.number: item.stop for item in planned.stops}
-        audits = {item.trial.number: item.audit for item in planned.audits}
-        events: list[Event] = []
-        for trial in trials.active:
-            if trial.deleting:
-                continue
-            stop = stops.get(trial.number)
+        stops = {item.trial.number: item.stop for item in decided.stops}
+        audits = {item.trial.number: item.audit for item in decided.audits}
+        for trial in steered:
+            stop, audit = stops.get(trial.number), audits.get(trial.number)
             wanted = unlike(trial, suspend=spec.suspend, stop=None if stop is None else _json(stop))
-            audit = audits.get(trial.number)
             if audit is not None:
                 wanted["audit"] = _json(audit)
             if wanted:
@@ -161,7 +230,6 @@ class TuneReconciler:
                 events.append(self._decided(tune, trial, look, Reason.TRIAL_AUDITED, text))
             below = stop_below(stop or trial.stop)
             await self._writer.steer_runs(namespace, trial.runs, suspend=spec.suspend, stop=below)
-        return events
 
     @staticmethod
     def _decided(tune: Obj, trial: Trial, look: Model, reason: Reason, message: str) -> Event:
@@ -175,15 +243,32 @@ def _json(model: Model) -> dict[str, Any]:
     return model.model_dump(mode="json", exclude_none=True)
 
 
-def _next_look(spec: TuneSpec, status: TuneStatus, trials: Trials, now: datetime) -> float | None:
+def _to_steer(spec: TuneSpec, trials: Trials, decided: Decisions) -> list[Trial]:
+    """The trials under way of which something is decided, or that are not as the Tune would have them."""
+    concerned = {item.trial.number for item in decided.stops} | {item.trial.number for item in decided.audits}
+    return [
+        trial
+        for trial in trials.active
+        if not trial.deleting and (trial.number in concerned or not trial.once(_steered, spec.suspend))
+    ]
+
+
+def _steered(trial: Trial, suspend: bool) -> bool:
+    """Whether a trial and its runs are as the Tune would have them, unless something is decided."""
+    stop = stop_below(trial.stop)
+    under_way = (run for run in trial.runs if not (run.terminal or run.deleting) and run.uid)
+    return trial.suspended == suspend and not any(unlike(run, suspend=suspend, stop=stop) for run in under_way)
+
+
+def _next_look(spec: TuneSpec, status: TuneStatus, trials: Trials, judgement: Judgement) -> float | None:
     """When to look again although nothing changes: what time alone changes is shown anew, and a budget ends."""
     if status.wall_clock.running_since is None:
         return None
     waits = [REFRESH]
-    budget, used = spec.budget, spent(spec, trials, status.wall_clock, now)
+    budget, used = spec.budget, judgement.spent
     if budget is not None and budget.wall_clock is not None:
         waits.append(duration_seconds(budget.wall_clock) - used.wall_seconds)
-    running = devices(spec) * sum(run.started is not None for run in tune_plan.in_flight(trials))
+    running = devices(spec) * len(trials.under_way.started)
     if budget is not None and budget.gpu_hours is not None and running:
         waits.append((budget.gpu_hours * 3600 - used.gpu_seconds) / running)
     return min(wait for wait in waits if wait > 0) if status.phase is TunePhase.RUNNING else None

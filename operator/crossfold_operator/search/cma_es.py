@@ -9,7 +9,6 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version as installed
 from random import Random
 
 import numpy as np
@@ -48,11 +47,6 @@ def proposals(question: Question) -> Iterator[Point]:
 def forget() -> None:
     """Drop the optimizers that are kept."""
     _paths.clear()
-
-
-def version() -> str:
-    """The version of the package cmaes."""
-    return installed("cmaes")
 
 
 def _numeric(dimension: Dimension) -> bool:

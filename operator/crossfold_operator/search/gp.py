@@ -280,8 +280,3 @@ def _ranked(space: Space, process: Process, limit: Limit | None, seed: int) -> I
         moved = np.where(anywhere, rng.random(centres.shape), moved)
         look(np.clip(np.where(changed, moved, centres), 0, 1))
     yield from best(len(found))
-
-
-def version() -> str:
-    """SciPy's version."""
-    return sobol.version()

@@ -80,11 +80,32 @@ def median_stop(epoch: int, best: float, means: Sequence[float], direction: Dire
         direction: which scores are better.
         min_peers: how many of them there must be.
     """
-    if len(means) < min_peers or not means:
-        return Verdict(PruningMethod.MEDIAN_STOP, epoch, best, len(means), min_peers=min_peers)
-    median = statistics.median(means)
-    stop = better(median, best, direction)
-    return Verdict(PruningMethod.MEDIAN_STOP, epoch, best, len(means), median, stop, min_peers=min_peers)
+    return Median.of(means).judge(epoch, best, direction, min_peers=min_peers)
+
+
+@dataclass(frozen=True)
+class Median:
+    """What ``median_stop`` compares with: the same for all runs at an epoch.
+
+    Attributes:
+        count: of the means.
+        value: their median; None where there is none.
+    """
+
+    count: int
+    value: float | None
+
+    @classmethod
+    def of(cls, means: Sequence[float]) -> "Median":
+        """Of means in any order."""
+        return cls(len(means), statistics.median(means) if means else None)
+
+    def judge(self, epoch: int, best: float, direction: Direction, *, min_peers: int) -> Verdict:
+        """One run; see ``median_stop``."""
+        if self.count < min_peers or self.value is None:
+            return Verdict(PruningMethod.MEDIAN_STOP, epoch, best, self.count, min_peers=min_peers)
+        stop = better(self.value, best, direction)
+        return Verdict(PruningMethod.MEDIAN_STOP, epoch, best, self.count, self.value, stop, min_peers=min_peers)
 
 
 def asha(
@@ -104,23 +125,46 @@ def asha(
         min_peers: how many of them there must be.
         reduction: the reduction factor, from 2.
     """
-    if len(bests) < min_peers:
-        return Verdict(PruningMethod.ASHA, epoch, best, len(bests), min_peers=min_peers)
-    sign = -1 if direction is Direction.MAXIMIZE else 1
-    entrants = sorted([sign * best, *(sign * other for other in bests)])
-    places = max(1, len(entrants) // reduction)
-    threshold = sign * entrants[places - 1]
-    return Verdict(
-        PruningMethod.ASHA,
-        epoch,
-        best,
-        len(bests),
-        threshold,
-        better(threshold, best, direction),
-        place=bisect_left(entrants, sign * best) + 1,
-        places=places,
-        min_peers=min_peers,
-    )
+    return Rung.of([best, *bests], direction).judge(epoch, best, min_peers=min_peers, reduction=reduction)
+
+
+@dataclass(frozen=True)
+class Rung:
+    """What ``asha`` compares with: the same for all runs that have reached a rung.
+
+    Attributes:
+        losses: of these runs, each to be minimised, the best first.
+        direction: which scores are better.
+    """
+
+    losses: Sequence[float]
+    direction: Direction
+
+    @classmethod
+    def of(cls, bests: Sequence[float], direction: Direction) -> "Rung":
+        """Of the best scores of all runs that have reached it, in any order."""
+        sign = -1 if direction is Direction.MAXIMIZE else 1
+        return cls(sorted(sign * best for best in bests), direction)
+
+    def judge(self, epoch: int, best: float, *, min_peers: int, reduction: int) -> Verdict:
+        """One of these runs; see ``asha``."""
+        peers = len(self.losses) - 1
+        if peers < min_peers:
+            return Verdict(PruningMethod.ASHA, epoch, best, peers, min_peers=min_peers)
+        sign = -1 if self.direction is Direction.MAXIMIZE else 1
+        places = max(1, len(self.losses) // reduction)
+        threshold = sign * self.losses[places - 1]
+        return Verdict(
+            PruningMethod.ASHA,
+            epoch,
+            best,
+            peers,
+            threshold,
+            better(threshold, best, self.direction),
+            place=bisect_left(self.losses, sign * best) + 1,
+            places=places,
+            min_peers=min_peers,
+        )
 
 
 def text(seen: Verdict) -> str:

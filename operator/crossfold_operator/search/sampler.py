@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256
+from importlib.metadata import version
 from itertools import chain
 from operator import attrgetter
 from random import Random
@@ -111,29 +112,22 @@ def _proposals(question: Question) -> Iterator[Point]:
             assert_never(question.algorithm.name)
 
 
-def sampler_name(algorithm: AlgorithmSpec) -> str:
-    """What chooses the parameters, with the version of the package that decides."""
-    match algorithm.name:
+@lru_cache(maxsize=16)
+def sampler_name(name: AlgorithmName) -> str:
+    """What chooses the parameters, with the version of the package that decides. It need not be imported for that."""
+    match name:
         case AlgorithmName.TPE:
-            from crossfold_operator.search import tpe  # noqa: PLC0415
-
-            return f"TPE (Optuna {tpe.version()})"
+            return f"TPE (Optuna {version('optuna')})"
         case AlgorithmName.CMAES:
-            from crossfold_operator.search import cma_es  # noqa: PLC0415
-
-            return f"CMAES (cmaes {cma_es.version()})"
+            return f"CMAES (cmaes {version('cmaes')})"
         case AlgorithmName.GP:
-            from crossfold_operator.search import gp  # noqa: PLC0415
-
-            return f"GP (SciPy {gp.version()})"
+            return f"GP (SciPy {version('scipy')})"
         case AlgorithmName.SOBOL:
-            from crossfold_operator.search import sobol  # noqa: PLC0415
-
-            return f"Sobol (SciPy {sobol.version()})"
+            return f"Sobol (SciPy {version('scipy')})"
         case AlgorithmName.RANDOM | AlgorithmName.GRID:
-            return str(algorithm.name)
+            return str(name)
         case _:
-            assert_never(algorithm.name)
+            assert_never(name)
 
 
 def forget() -> None:

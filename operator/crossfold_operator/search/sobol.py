@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Iterator
 
 import numpy as np
-import scipy
 from scipy.stats import qmc
 
 from crossfold_operator.search.question import Question
@@ -36,8 +35,3 @@ def positions_of(dimensions: int, seed: int, start: int, count: int) -> np.ndarr
         warnings.simplefilter("ignore", UserWarning)  # a block may have any size: the sequence is what is balanced
         points: np.ndarray = engine.random(count)
     return points
-
-
-def version() -> str:
-    """SciPy's version."""
-    return str(scipy.__version__)

@@ -65,11 +65,6 @@ def proposals(question: Question) -> Iterator[Point]:
         yield tuple(_coordinate(dimension, asked[dimension.name]) for dimension in space.dimensions)
 
 
-def version() -> str:
-    """Optuna's version."""
-    return optuna.__version__
-
-
 class _Sampler(optuna.samplers.TPESampler):
     """Multivariate, with a constant liar. The space is known, and need not be inferred from all trials every time."""
 

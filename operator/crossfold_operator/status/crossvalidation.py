@@ -49,6 +49,7 @@ def cross_validation_status(
     degraded: Fact | None,
     now: datetime,
     generation: int | None,
+    limited: Fact | None = None,
 ) -> CrossValidationStatus:
     """The status of a CrossValidation: its runs, aggregated."""
     units = spec.cross_validation.units
@@ -83,6 +84,7 @@ def cross_validation_status(
             reason,
             "" if pruned else message,
         ),
+        *([] if limited is None else [limited]),
     ]
     return CrossValidationStatus(
         observed_generation=generation,

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from crossfold_operator.api.fields import Usage
 from crossfold_operator.api.tune import TuneSpec
-from crossfold_operator.names import TrainRunPhase
 from crossfold_operator.observe.finished import Trials
 from crossfold_operator.observe.trials import Trial
 
@@ -17,14 +16,14 @@ def eta(spec: TuneSpec, trials: Sequence[Trial], asked: int, usage: Usage, *, en
     """
     trials = Trials.of(trials)
     ended, created, done = trials.finished.fold(_ended, (0, 0, 0))
-    succeeded = done + sum(run.record.phase is TrainRunPhase.SUCCEEDED for t in trials.active for run in t.runs)
+    succeeded = done + trials.under_way.succeeded
     if not succeeded:
         return ""
     per_run = usage.run_seconds / succeeded
     per_trial = created / ended if ended else len(spec.cross_validation.units)
     to_ask = 0 if ending else max(0, spec.max_trials - asked)
     runs = to_ask * per_trial + sum(
-        max(1.0, per_trial - sum(run.terminal for run in trial.runs)) for trial in trials.active
+        max(1.0, per_trial - (trial.tally.runs - trial.tally.in_flight)) for trial in trials.active
     )
     return text(runs * per_run / spec.parallelism)
 

@@ -15,6 +15,7 @@ from crossfold_operator.names import (
     TrainRunPhase,
 )
 from crossfold_operator.observe.runs import Run
+from crossfold_operator.plan.limits import Held
 from crossfold_operator.plan.spending import gpu_seconds
 from crossfold_operator.times import timestamp
 from crossfold_trainer.contract.scoring import decimals_of
@@ -33,6 +34,13 @@ class Fact:
     status: bool
     reason: Reason
     message: str = ""
+
+
+def limited(held: Sequence[Held]) -> Fact | None:
+    """The condition that says which limits of an administrator hold something back; None where none does."""
+    if not held:
+        return None
+    return Fact(Condition.LIMITED, True, held[0].reason, "; ".join(one.message for one in held))
 
 
 def conditions(

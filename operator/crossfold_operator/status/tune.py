@@ -21,15 +21,13 @@ from crossfold_operator.names import (
     Condition,
     CrossValidationPhase,
     Reason,
-    TrainRunPhase,
     TunePhase,
 )
 from crossfold_operator.observe.finished import Trials
 from crossfold_operator.observe.trials import Trial
 from crossfold_operator.plan.ranking import leading
-from crossfold_operator.plan.spending import spent, usage_of, wall_clock
-from crossfold_operator.plan.tune import in_flight
-from crossfold_operator.plan.verdict import Verdict, failed_trials, halt, out_of_memory, verdict
+from crossfold_operator.plan.spending import usage_of
+from crossfold_operator.plan.verdict import Judgement, Verdict, failed_trials, out_of_memory, verdict
 from crossfold_operator.status.eta import eta
 from crossfold_operator.status.facts import (
     Fact,
@@ -37,7 +35,6 @@ from crossfold_operator.status.facts import (
     data_digest,
     decimal,
     hours,
-    run_counts,
     score_text,
     valid,
 )
@@ -56,11 +53,13 @@ def tune_status(
     previous: TuneStatus,
     trials: Sequence[Trial],
     asked: int,
+    judgement: Judgement,
     search: SearchStatus,
     artifact_uri: str,
     degraded: Fact | None,
     now: datetime,
     generation: int | None,
+    limited: Fact | None = None,
     reporting: bool = True,
 ) -> TuneStatus:
     """The status of a Tune.
@@ -70,18 +69,18 @@ def tune_status(
         previous: the status so far.
         trials: the trials that exist, by number.
         asked: numbers given out.
+        judgement: of this look.
         search: what chooses the parameters.
         artifact_uri: the folder of the Tune.
         degraded: a problem that the reconcile met.
         now: the time.
         generation: of the spec.
+        limited: what an administrator's limits hold back.
         reporting: whether the operator hears from runs while they train.
     """
     trials = Trials.of(trials)
-    clock = wall_clock(previous.wall_clock, trials, now)
-    used = spent(spec, trials, clock, now)
-    over = verdict(spec, trials, asked, used, exhausted=search.exhausted)
-    ending = halt(spec, trials, used)
+    over = verdict(spec, trials, asked, judgement, exhausted=search.exhausted)
+    ending = judgement.halt
     counts = _all_runs(trials)
     trial_counts = _trial_counts(trials, asked)
     usage = usage_of(trials)
@@ -111,6 +110,7 @@ def tune_status(
             over.reason if over and over.failed else Reason.AS_EXPECTED,
             over.message if over and over.failed else "",
         ),
+        *([] if limited is None else [limited]),
     ]
     ended = asked - trial_counts.running
     return TuneStatus(
@@ -125,14 +125,14 @@ def tune_status(
         best=best,
         top=[_brief(trial) for trial in order],
         usage=usage,
-        wall_clock=clock,
+        wall_clock=judgement.clock,
         last_decision=_last_decision(trials),
         audit=_audit(spec, trials) if spec.racing.enabled and spec.racing.audit else None,
         pruning_audit=_audit(spec, trials, inside=True) if spec.pruning.enabled and spec.pruning.audit else None,
         summary=TuneSummary(
             trials=f"{ended}/{max(asked, spec.max_trials) if not search.exhausted else asked}",
             best=score_text(best.score, best.std) if best else "",
-            gpu=hours(used.gpu_seconds),
+            gpu=hours(judgement.spent.gpu_seconds),
             saved=_saved(counts),
             eta=eta(spec, trials, asked, usage, ending=search.exhausted or ending is not None)
             if phase is TunePhase.RUNNING
@@ -152,23 +152,22 @@ def objective_text(objective: ObjectiveSpec) -> str:
 def _tune_phase(spec: TuneSpec, over: Verdict | None, trials: Trials, counts: RunCounts) -> TunePhase:
     if over is not None:
         return TunePhase.FAILED if over.failed else TunePhase.COMPLETE
-    stopped = all(run.record.phase is TrainRunPhase.SUSPENDED for run in in_flight(trials))
-    if spec.suspend and stopped:
+    if spec.suspend and trials.under_way.suspended == trials.under_way.in_flight:
         return TunePhase.SUSPENDED
     return TunePhase.RUNNING if trials or counts.running else TunePhase.PENDING
 
 
 def _all_runs(trials: Trials) -> RunCounts:
-    active = run_counts([run for trial in trials.active for run in trial.runs])
+    active = trials.under_way
     succeeded, failed, stopped, skipped, preemptions = trials.finished.fold(_runs, (0, 0, 0, 0, 0))
-    return active.model_copy(
-        update={
-            "succeeded": active.succeeded + succeeded,
-            "failed": active.failed + failed,
-            "stopped": active.stopped + stopped,
-            "skipped": skipped,
-            "preemptions": active.preemptions + preemptions,
-        }
+    return RunCounts(
+        queued=active.queued,
+        running=active.running,
+        succeeded=active.succeeded + succeeded,
+        failed=active.failed + failed,
+        stopped=active.stopped + stopped,
+        skipped=skipped,
+        preemptions=active.preemptions + preemptions,
     )
 
 

@@ -17,7 +17,7 @@ from crossfold_cli.explain.past import Past, past_of
 from crossfold_cli.explain.story import trial_story, tune_story
 from crossfold_cli.main import app
 from crossfold_operator.names import PLURALS, Kind
-from crossfold_operator.reconcile import tune as reconcile_tune
+from crossfold_operator.search import suggest
 from crossfold_operator.search.history import Trial as SearchTrial
 from crossfold_operator.search.history import TrialState
 from tests.fakes import world as w
@@ -52,7 +52,7 @@ Asked = dict[int, Sequence[SearchTrial]]
 def ran() -> tuple[MemoryCluster, Asked]:
     """A search that has ended, and the history with which each trial was really asked."""
     asked: Asked = {}
-    real = reconcile_tune.ask
+    real = suggest.ask
 
     def recording(parameters: Any, algorithm: Any, direction: Any, history: Any, number: int, **more: Any) -> Any:
         asked[number] = list(history)
@@ -61,7 +61,7 @@ def ran() -> tuple[MemoryCluster, Asked]:
     cluster = MemoryCluster()
     world = World(cluster, script)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reconcile_tune, "ask", recording)
+        patch.setattr(suggest, "ask", recording)
         cluster.apply(tune(**SPEC))
         asyncio.run(world.run())
     return cluster, asked

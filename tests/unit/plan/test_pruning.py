@@ -19,8 +19,9 @@ from crossfold_operator.observe.trials import Ended, Trial
 from crossfold_operator.plan.decisions import Decided
 from crossfold_operator.plan.pruning import curve_epochs, judge, looks
 from crossfold_operator.plan.spending import Spent
-from crossfold_operator.plan.tune import history, plan
+from crossfold_operator.plan.tune import history
 from crossfold_operator.search.history import TrialState
+from tests.fakes.planning import plan
 from tests.fakes.world import cross_validation, tune
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -300,3 +301,22 @@ FOUR_FOLDS = {"crossValidation": {"folds": 4}}
 )  # fmt: skip
 def test_slots(trials: list[Trial], changes: dict[str, Any], runs: list[tuple[int, int]], new: dict[int, int]) -> None:
     assert started(trials, **(FOUR_FOLDS | changes)) == (runs, new)
+
+
+@pytest.mark.parametrize("method", ["MedianStop", "ASHA"])
+def test_runs_at_an_epoch_are_compared_with_the_same_and_not_each_with_each(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+    at = Curve.at
+
+    def counting(self: Curve, epoch: int) -> Point | None:
+        nonlocal asked
+        asked += 1
+        return at(self, epoch)
+
+    monkeypatch.setattr(Curve, "at", counting)
+    trials = [under_way(n, run([(3, 0.5 + n / 1000, 0.5)])) for n in range(100)]
+    found = looks(spec(pruning={"method": method, "minEpochs": 3}, trainer={"maxEpochs": 9}), trials)
+    assert len(found) == 100
+    assert asked <= 100

@@ -17,8 +17,9 @@ from crossfold_operator.observe.trials import Ended, Trial
 from crossfold_operator.plan.decisions import Decided
 from crossfold_operator.plan.racing import judge, lead, looks
 from crossfold_operator.plan.spending import Spent
-from crossfold_operator.plan.tune import history, plan
+from crossfold_operator.plan.tune import history
 from crossfold_operator.search.history import TrialState
+from tests.fakes.planning import plan
 from tests.fakes.world import tune
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -12,10 +12,11 @@ from crossfold_operator.api.tune import TuneSpec
 from crossfold_operator.observe.metadata import Obj
 from crossfold_operator.observe.reader import TrialReader
 from crossfold_operator.plan.spending import Spent
-from crossfold_operator.plan.tune import TunePlan, history, plan
+from crossfold_operator.plan.tune import history
 from crossfold_operator.search.history import digest
 from crossfold_operator.search.sampler import ask
 from crossfold_trainer.contract.metrics import Direction
+from tests.fakes.planning import TunePlan, plan
 from tests.fakes.world import made_up, tune
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -88,9 +89,10 @@ class Search:
             said = stop.stop.model_dump(mode="json", exclude_none=True)
             self.decisions.append(("stop", number, said))
             self._trials[number] = {**self._trials[number], "spec": {**self._trials[number]["spec"], "stop": said}}
-            for run in self._runs[f"u{number}"]:
-                if run["status"]["phase"] == "Running":
-                    run["status"] = {"phase": "Stopped"}
+            self._runs[f"u{number}"] = [
+                run if run["status"]["phase"] != "Running" else {**run, "status": {"phase": "Stopped"}}
+                for run in self._runs[f"u{number}"]
+            ]
             self._ends = [entry for entry in self._ends if entry[1] != number]
             heapq.heapify(self._ends)
             self._close(number, "Pruned")
@@ -115,9 +117,11 @@ class Search:
 
     def _end(self, number: int, fold: int) -> None:
         parameters = {item["name"]: item["value"] for item in self._trials[number]["spec"]["hyperparameters"]}
-        runs = self._runs[f"u{number}"]
-        (run,) = (run for run in runs if run["spec"]["fold"] == fold)
-        run["status"] = {"phase": "Succeeded", "score": repr(score(parameters, fold)), "stable": True}
+        status = {"phase": "Succeeded", "score": repr(score(parameters, fold)), "stable": True}
+        # As in a cache, an object that has changed is another one.
+        runs = self._runs[f"u{number}"] = [
+            {**run, "status": status} if run["spec"]["fold"] == fold else run for run in self._runs[f"u{number}"]
+        ]
         if [run["status"]["phase"] for run in runs] == ["Succeeded"] * 5:
             self._close(number, "Complete")
 

@@ -15,11 +15,12 @@ from crossfold_operator.names import CrossValidationPhase, Reason, TrainRunPhase
 from crossfold_operator.observe.runs import Run
 from crossfold_operator.observe.trials import Trial
 from crossfold_operator.plan.spending import Spent
-from crossfold_operator.plan.tune import history, plan
-from crossfold_operator.plan.verdict import failed_trials, verdict
+from crossfold_operator.plan.tune import history
+from crossfold_operator.plan.verdict import failed_trials
 from crossfold_operator.search.history import Trial as SearchTrial
 from crossfold_operator.search.history import TrialState
 from crossfold_trainer.contract.config import OutOfMemoryPolicy
+from tests.fakes.planning import plan, verdict
 from tests.fakes.world import tune
 
 

@@ -12,7 +12,8 @@ from crossfold_operator.names import CrossValidationPhase, Reason
 from crossfold_operator.observe.finished import Finished, Trials
 from crossfold_operator.observe.trials import Trial
 from crossfold_operator.plan.spending import Spent
-from crossfold_operator.plan.verdict import halt, verdict
+from crossfold_operator.plan.verdict import halt
+from tests.fakes.planning import verdict
 from tests.fakes.world import tune
 
 LOSS = {"objective": {"metrics": [{"name": "val/loss"}]}}

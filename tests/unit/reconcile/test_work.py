@@ -9,9 +9,11 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
+from benchmarks.operator import look
 from crossfold_operator import names
 from crossfold_operator.cluster.base import Key, Obj
 from crossfold_operator.names import Kind
+from crossfold_operator.reconcile.reconciler import Reconciler
 from crossfold_operator.settings import Settings
 from tests.fakes.memory_cluster import MemoryCluster
 from tests.fakes.world import NAMESPACE, Ending, World, tune
@@ -171,3 +173,26 @@ async def steps_inside(ended: int) -> int:
 
 async def test_a_look_that_prunes_inside_a_run_costs_the_same_whatever_has_ended() -> None:
     assert_same(await steps_inside(60), await steps_inside(600))
+
+
+async def steps_in_flight(in_flight: int) -> int:
+    """Of a look after one of so many runs in flight has changed."""
+    cluster, key = look.searching(in_flight)
+    reconcile, counted = Reconciler(cluster, Settings(), lambda: look.NOW), Steps()
+    await reconcile(key)
+    run = cluster.get(Key(Kind.TRAIN_RUN, "d", f"t-cv{look.FINISHED}-f1s42"))
+    assert run is not None
+    cluster.put({**run, "status": {**run["status"], "epoch": 4}})
+    before = sys.gettrace()
+    sys.settrace(counted)
+    try:
+        await reconcile(key)
+    finally:
+        sys.settrace(before)
+    return counted.count
+
+
+async def test_a_look_costs_little_for_each_run_that_has_not_changed() -> None:
+    few, many = await steps_in_flight(20), await steps_in_flight(120)
+    # To read a run again costs thousands of steps.
+    assert 0 < (many - few) / 100 < 1_000

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossfold_operator.api.algorithm import AlgorithmSpec
+from crossfold_operator.api.algorithm import AlgorithmName, AlgorithmSpec
 from crossfold_operator.api.parameters import InitialTrial, ParameterSpec
 from crossfold_operator.search import cma_es
 from crossfold_operator.search.history import Trial, TrialState
@@ -426,12 +426,12 @@ def test_nothing_is_logged_or_warned(caplog: pytest.LogCaptureFixture, capfd: py
 
 
 def test_sampler_names() -> None:
-    assert sampler_name(algorithm("TPE")).startswith("TPE (Optuna ")
-    assert sampler_name(algorithm("Random")) == "Random"
-    assert sampler_name(algorithm("Grid")) == "Grid"
-    assert sampler_name(algorithm("CMAES")).startswith("CMAES (cmaes ")
-    assert sampler_name(algorithm("GP")).startswith("GP (SciPy ")
-    assert sampler_name(algorithm("Sobol")).startswith("Sobol (SciPy ")
+    assert sampler_name(AlgorithmName.TPE).startswith("TPE (Optuna ")
+    assert sampler_name(AlgorithmName.RANDOM) == "Random"
+    assert sampler_name(AlgorithmName.GRID) == "Grid"
+    assert sampler_name(AlgorithmName.CMAES).startswith("CMAES (cmaes ")
+    assert sampler_name(AlgorithmName.GP).startswith("GP (SciPy ")
+    assert sampler_name(AlgorithmName.SOBOL).startswith("Sobol (SciPy ")
 
 
 def test_settings_are_used() -> None:

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from crossfold_operator.api.crossvalidation import CrossValidationSpec, CrossValidationStatus
 from crossfold_operator.api.fields import GpuSeconds, Usage
 from crossfold_operator.api.parameters import ParameterValue
-from crossfold_operator.api.tune import BestTrial, SearchStatus, TuneSpec, TuneStatus
+from crossfold_operator.api.tune import BestTrial, SearchStatus, TuneSpec, TuneStatus, WallClock
 from crossfold_operator.names import Condition, Kind, Reason
 from crossfold_operator.observe.runs import finite, read_runs
 from crossfold_operator.observe.trials import read_trial
+from crossfold_operator.plan.verdict import judge
 from crossfold_operator.status.crossvalidation import cross_validation_status
 from crossfold_operator.status.facts import (
     Fact,
@@ -276,6 +277,7 @@ def test_the_size_of_a_tune_does_not_grow_with_its_trials() -> None:
             previous=TuneStatus(),
             trials=trials,
             asked=count,
+            judgement=judge(spec, trials, count, WallClock(), NOW),
             search=SearchStatus(sampler="TPE (Optuna 4.5.0)", history_digest="a" * 64),
             artifact_uri="s3://a-bucket/with/a/prefix/default/a-tune",
             degraded=None,
@@ -300,6 +302,6 @@ def test_of_equal_trials_the_older_is_better() -> None:
     )
     status = tune_status(
         spec=spec, previous=TuneStatus(), trials=trials, asked=3, search=SearchStatus(), artifact_uri="",
-        degraded=None, now=NOW, generation=1,
+        degraded=None, now=NOW, generation=1, judgement=judge(spec, trials, 3, WallClock(), NOW),
     )  # fmt: skip
     assert [brief.trial for brief in status.top] == [0, 1, 2]
