@@ -21,6 +21,7 @@ from crossfold_operator import handlers, logs, metrics, names
 from crossfold_operator.cluster.base import Key, Obj, Unavailable
 from crossfold_operator.cluster.client import ApiServer, wait_until_reachable
 from crossfold_operator.cluster.kubernetes import KubernetesCluster
+from crossfold_operator.cluster.pacing import Pacing
 from crossfold_operator.leader import Leader, LeaseLost
 from crossfold_operator.live import Board, nothing
 from crossfold_operator.observe.metadata import wakes
@@ -165,6 +166,8 @@ class Front:
 async def work(server: ApiServer, settings: Settings, front: Front, stopping: asyncio.Event) -> None:
     """Reconcile until it is time to stop. All state is made here: a new term of leadership starts from nothing."""
     health = front.health
+    # The Lease is renewed over the connection without a limit.
+    server = server.paced(Pacing(settings.kube_api_qps, settings.kube_api_burst))
 
     def on_change(obj: Obj) -> None:
         for key in wakes(obj):
