@@ -21,6 +21,7 @@ from crossfold_operator import handlers, logs, metrics, names
 from crossfold_operator.cluster.base import Key, Obj, Unavailable
 from crossfold_operator.cluster.client import ApiServer, wait_until_reachable
 from crossfold_operator.cluster.kubernetes import KubernetesCluster
+from crossfold_operator.cluster.pacing import Pacing
 from crossfold_operator.leader import Leader, LeaseLost
 from crossfold_operator.live import Board, nothing
 from crossfold_operator.observe.metadata import wakes
@@ -172,7 +173,8 @@ class Front:
 async def work(settings: Settings, front: Front, stopping: asyncio.Event, may_write: Callable[[], bool]) -> None:
     """Reconcile until it is time to stop. All state is made here: a new term of leadership starts from nothing."""
     health = front.health
-    server = await ApiServer.connect(may_write)
+    # The Lease is renewed over a connection of its own, without a limit.
+    server = (await ApiServer.connect(may_write)).paced(Pacing(settings.kube_api_qps, settings.kube_api_burst))
     pool = SearchPool(size=settings.search_workers, seconds=settings.search_seconds)
 
     def on_change(obj: Obj) -> None:

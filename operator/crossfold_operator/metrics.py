@@ -34,6 +34,12 @@ API_REQUESTS = Counter(
 API_SECONDS = Histogram(
     "crossfold_api_request_seconds", "Duration of a request.", ["verb"], registry=REGISTRY, buckets=_FAST
 )
+API_WAIT = Histogram(
+    "crossfold_api_wait_seconds",
+    "What a request waited for the client-side rate limit.",
+    registry=REGISTRY,
+    buckets=_FAST,
+)
 WATCH_RESTARTS = Counter(
     "crossfold_watch_restarts", "Watches that ended, by why.", ["kind", "reason"], registry=REGISTRY
 )

@@ -35,6 +35,10 @@ class Settings(BaseModel):
     """Runs in flight in a namespace; 0: no limit."""
     resync_seconds: Annotated[int, Field(ge=1)] = 300
     """Seconds from one comparison of the cache with the API server to the next."""
+    kube_api_qps: Annotated[float, Field(gt=0, le=100_000)] = 500
+    """Requests per second to the API server, in the long run. Leader election is not limited."""
+    kube_api_burst: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    """Requests that may be sent at once after a quiet time."""
     http_port: Annotated[int, Field(ge=0, le=65535)] = 8080
     """Port of probes, metrics and live progress; 0: none."""
     progress_url: Annotated[str, Field(pattern="^(https?://[^/]+/?)?$")] = ""

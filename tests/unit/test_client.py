@@ -10,6 +10,7 @@ from kubernetes.aio.client.configuration import Configuration
 
 from crossfold_operator.cluster.base import Unavailable
 from crossfold_operator.cluster.client import MERGE_PATCH, ApiError, ApiServer
+from crossfold_operator.cluster.pacing import TRIES, Pacing
 from tests.waiting import PATIENCE_S
 
 
@@ -171,3 +172,64 @@ async def test_a_refused_stream_says_why(served):
     with pytest.raises(ApiError) as raised:
         await drain(server, [], idle=5)
     assert raised.value.code == 410
+
+
+async def test_a_server_that_asks_for_a_pause_is_asked_again_after_it(served):
+    times = []
+
+    async def busy_at_first(_):
+        times.append(asyncio.get_running_loop().time())
+        if len(times) == 1:
+            return web.json_response({"message": "slow down"}, status=429, headers={"Retry-After": "1"})
+        return web.json_response({"done": True})
+
+    server = (await served(busy_at_first)).paced(Pacing(qps=1000, burst=10))
+    assert await server.request("POST", "/") == {"done": True}
+    assert len(times) == 2
+    assert times[1] - times[0] >= 0.99
+
+
+async def test_a_server_that_stays_busy_is_an_error_in_the_end(served):
+    asked = []
+
+    async def busy(_):
+        asked.append(1)
+        return web.json_response(
+            {"reason": "TooManyRequests", "message": "no"}, status=429, headers={"Retry-After": "0"}
+        )
+
+    server = (await served(busy)).paced(Pacing(qps=1000, burst=10))
+    with pytest.raises(ApiError) as raised:
+        await server.request("PUT", "/")
+    assert (raised.value.code, len(asked)) == (429, TRIES)
+
+
+async def test_without_a_rate_limit_nothing_is_sent_twice(served):
+    asked = []
+
+    async def busy(_):
+        asked.append(1)
+        return web.json_response({"message": "no"}, status=429, headers={"Retry-After": "0"})
+
+    server = await served(busy)
+    with pytest.raises(ApiError):
+        await server.request("GET", "/")
+    assert len(asked) == 1
+
+
+async def test_the_time_limit_does_not_count_the_wait_for_a_turn(served):
+    at_once, most = 0, 0
+
+    async def slow(_):
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(0.3)
+        at_once -= 1
+        return web.json_response({})
+
+    # Twelve requests, two at a time, take 1.8 seconds.
+    server = (await served(slow)).paced(Pacing(qps=1000, burst=100, in_flight=2))
+    async with asyncio.timeout(PATIENCE_S):
+        await asyncio.gather(*(server.request("GET", "/", timeout=1.5) for _ in range(12)))
+    assert most == 2

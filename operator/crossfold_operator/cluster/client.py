@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlencode
 
@@ -15,6 +16,7 @@ from kubernetes.aio.client.configuration import Configuration
 
 from crossfold_operator import metrics, names
 from crossfold_operator.cluster.base import Obj, Unavailable
+from crossfold_operator.cluster.pacing import Pacing, pause_after
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -69,9 +71,12 @@ class Credentials(NamedTuple):
 class ApiServer:
     """A connection to one API server. Errors are ApiError (it answered) or Unavailable (it did not)."""
 
-    def __init__(self, client: ApiClient, may_write: Callable[[], bool] = _always) -> None:
+    def __init__(
+        self, client: ApiClient, may_write: Callable[[], bool] = _always, pacing: Pacing | None = None
+    ) -> None:
         self._client: Any = client
         self._may_write = may_write
+        self._pacing = pacing
 
     @classmethod
     async def connect(cls, may_write: Callable[[], bool] = _always) -> Self:
@@ -88,6 +93,10 @@ class ApiServer:
             file = os.environ.get("KUBECONFIG") or config.KUBE_CONFIG_DEFAULT_LOCATION
             await config.load_kube_config(config_file=file, client_configuration=configuration)
         return cls(ApiClient(configuration), may_write)
+
+    def paced(self, pacing: Pacing) -> Self:
+        """The same connection with a rate limit, and with another try after 429 and 5xx."""
+        return type(self)(self._client, self._may_write, pacing)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -117,11 +126,52 @@ class ApiServer:
     ) -> Obj:
         """Send one request and return the object that the API server answers with.
 
+        With a rate limit, the request waits for its turn, and is sent again when the answer asks for that.
+
+        Args:
+            verb: HTTP method.
+            path: path of the URL.
+            query: parameters of the URL.
+            body: what is sent as JSON.
+            content_type: media type of the body.
+            timeout: seconds from sending the request to the end of its answer, of each try.
+
+        Returns:
+            The answer, parsed.
+
         Raises:
             ApiError: it answered with an error.
             Unavailable: it did not answer (in time).
         """
-        limits = aiohttp.ClientTimeout(total=timeout, sock_connect=min(_CONNECT_SECONDS, timeout))
+        ask = partial(self._ask, verb, path, query, body, content_type=content_type, seconds=timeout)
+        tries = 0
+        while True:
+            tries += 1
+            if self._pacing is None:
+                code, headers, content = await ask()
+                break
+            async with self._pacing.turn():
+                code, headers, content = await ask()
+            pause = pause_after(verb, code, headers, tries)
+            if pause is None:
+                break
+            if code == 429:
+                self._pacing.hold(pause)
+            else:
+                await asyncio.sleep(pause)
+        if code >= 400:
+            raise ApiError.from_body(code, content)
+        try:
+            answer: Obj = json.loads(content)
+        except ValueError as error:
+            raise Unavailable(f"{verb} {path}: the answer is no JSON") from error
+        return answer
+
+    async def _ask(
+        self, verb: str, path: str, query: Mapping[str, str] | None, body: Any, *, content_type: str, seconds: float
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """Send a request once: status, headers and body of the answer."""
+        limits = aiohttp.ClientTimeout(total=seconds, sock_connect=min(_CONNECT_SECONDS, seconds))
         started = time.monotonic()
         code = "none"
         try:
@@ -134,13 +184,7 @@ class ApiServer:
         finally:
             metrics.API_REQUESTS.labels(verb, code).inc()
             metrics.API_SECONDS.labels(verb).observe(time.monotonic() - started)
-        if response.status >= 400:
-            raise ApiError.from_body(response.status, content)
-        try:
-            answer: Obj = json.loads(content)
-        except ValueError as error:
-            raise Unavailable(f"{verb} {path}: the answer is no JSON") from error
-        return answer
+        return response.status, response.headers, content
 
     async def stream(self, path: str, query: Mapping[str, str], *, idle: float) -> AsyncIterator[Obj]:
         """Yield the lines of a watch until the server ends it.

@@ -21,6 +21,8 @@ from crossfold_operator.status.patch import dump, merge_patch
 
 log = logging.getLogger(__name__)
 
+CREATES = 16
+"""Runs of one parent that are created at the same time."""
 LOOK_AGAIN = 10.0
 """Seconds after which a run that does not start, or a create that met a problem, is looked at again."""
 
@@ -48,14 +50,14 @@ class Writer:
     async def create_runs(
         self, wanted: Sequence[tuple[Obj, Unit]], spec: TuneSpec | CrossValidationSpec, image: str
     ) -> None:
-        """Create runs side by side; the first problem is raised when all of them have been tried."""
-        outcomes = await asyncio.gather(
-            *(
-                self.create(cv, objects.train_run(cv, spec, cv["spec"].get("hyperparameters", []), unit, image))
-                for cv, unit in wanted
-            ),
-            return_exceptions=True,
-        )
+        """Create runs, some of them side by side; the first problem is raised when all of them have been tried."""
+        free = asyncio.Semaphore(CREATES)
+
+        async def create(cv: Obj, unit: Unit) -> None:
+            async with free:
+                await self.create(cv, objects.train_run(cv, spec, cv["spec"].get("hyperparameters", []), unit, image))
+
+        outcomes = await asyncio.gather(*(create(cv, unit) for cv, unit in wanted), return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome

@@ -9,7 +9,7 @@ import pytest
 from crossfold_operator.api.crossvalidation import CrossValidationSpec
 from crossfold_operator.cluster.base import Creation, Key, Obj, Refused, Unavailable, key_of
 from crossfold_operator.names import Kind, Reason
-from crossfold_operator.reconcile.writing import Blocked, Writer
+from crossfold_operator.reconcile.writing import CREATES, Blocked, Writer
 from tests.fakes.memory_cluster import MemoryCluster
 from tests.fakes.world import NAMESPACE, cross_validation
 
@@ -66,3 +66,17 @@ def test_of_several_problems_that_of_the_first_run_is_told_however_late_it_came(
     assert isinstance(error, Blocked)
     assert error.reason is Reason.QUOTA_EXCEEDED
     assert found == [RUNS[1]]
+
+
+def test_many_runs_are_created_some_at_a_time(virtual: Virtual) -> None:
+    async def scene() -> tuple[int, float]:
+        cluster = SlowCluster({})
+        cv = cluster.apply(cross_validation())
+        spec = CrossValidationSpec.model_validate(cv["spec"])
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        wanted = [(cv, (0, seed)) for seed in range(2 * CREATES + 1)]
+        await Writer(cluster).create_runs(wanted, spec, "registry/trainer:1")
+        return len(cluster.of(Kind.TRAIN_RUN)), clock() - began
+
+    assert virtual(scene()) == (2 * CREATES + 1, 3 * SLOW)
