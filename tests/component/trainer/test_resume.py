@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from crossfold_trainer import artifacts
+from crossfold_trainer import artifacts, resume
 from crossfold_trainer.checkpoints import CheckpointLog
 from crossfold_trainer.contract.config import CREDENTIALS_VARIABLE, RunConfig, with_digest
 from crossfold_trainer.contract.exits import Exit
@@ -105,6 +105,52 @@ def test_twenty_ends_at_random_steps_change_nothing(
     assert one == other
     left = {path.name for path in (folder_of(config) / "checkpoints").iterdir()}
     assert left == {"best.ckpt", "last.ckpt", "log"}
+
+
+AROUND = [
+    (hook, epoch) for hook in ("on_validation_batch_end", "on_validation_end", "on_train_epoch_end") for epoch in (2, 8)
+]
+
+
+@pytest.mark.parametrize("around", AROUND)
+def test_an_end_around_a_validation_changes_nothing(
+    data: Path, tmp_path: Path, attempts: Attempts, monkeypatch: pytest.MonkeyPatch, around: tuple[str, int]
+) -> None:
+    """SIGTERM inside a validation, at its end, and before its epoch is closed; the last batch's is among the random."""
+    hook, epoch = around
+    undisturbed = config_for(data, tmp_path / "undisturbed", **SETTINGS)
+    expected = result(attempts.here(undisturbed))
+    config, ends, called = config_for(data, tmp_path / "a", **SETTINGS), [epoch], getattr(Loop, hook)
+
+    def ending_here(self: Loop, *arguments: Any, **more: Any) -> None:
+        if ends and self._progress.epoch + 1 == ends[0]:
+            ends.pop()
+            self._interrupt.request()
+        called(self, *arguments, **more)
+
+    monkeypatch.setattr(Loop, hook, ending_here)
+    first = attempts.here(config, Interrupt())
+    assert not ends
+    if first.code != Exit.OK:  # what comes after the last validation may come to its end
+        failure(first, Exit.INTERRUPTED, FailureClass.PREEMPTED)
+        first = attempts.here(config, Interrupt())
+        assert "resumed at step " in first.output
+    assert same_numbers(result(first), expected)
+    assert same_weights(folder_of(config), folder_of(undisturbed))
+    one, other = ((folder_of(c) / "metrics.csv").read_text() for c in (config, undisturbed))
+    assert one == other
+
+
+def test_a_state_of_another_format_is_refused_with_the_remedy(
+    data: Path, tmp_path: Path, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_for(data, tmp_path / "a")
+    with monkeypatch.context() as patch:
+        patch.setattr(resume, "FORMAT", 2)
+        failure(attempts.here(config, ending(patch, {5: "term"})()), Exit.INTERRUPTED, FailureClass.PREEMPTED)
+    text = failure(attempts.here(config), Exit.CONFIG, FailureClass.CONFIG)
+    assert "another version of the trainer" in text
+    assert "template.image" in text
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -74,7 +74,7 @@ def test_golden() -> None:
         {"trainer": {"numWorkers": 8, "logEveryNSteps": 1, "plotEveryNValEpochs": 0}},
         {"trainer": {"checkpointEveryNEpochs": 2, "checkpointEveryMinutes": 1, "devices": 2}},
         {"trainer": {"devices": 4, "nodes": 2, "strategy": "FSDP"}},
-        {"trainer": {"cudaGraphs": False}},
+        {"trainer": {"cudaGraphs": True}},
         {"owner": "uid", "attempt": 3, "gracePeriodSeconds": 30, "outOfMemory": "HalveBatch"},
         {"digest": "x"},
     ],

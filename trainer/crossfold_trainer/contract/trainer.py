@@ -124,7 +124,7 @@ class TrainerSpec(Model):
     """Auto (BF16Mixed on a GPU that has it, else FP32), FP32 (no TF32 either), BF16Mixed or FP16Mixed (GPU only)."""
     compile: bool = False
     """Compile the model (torch.compile): a slow first step, faster ones after it; the image needs a C++ compiler."""
-    cuda_graphs: bool = True
+    cuda_graphs: bool = False
     """Hand a GPU a whole step at once, once a few have run (on one device, with neither compile nor FP16Mixed); steps
     and results stay the same. It keeps the memory of a step; false: one operation at a time."""
     deterministic: bool = False
