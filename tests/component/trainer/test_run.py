@@ -374,8 +374,8 @@ def test_a_run_starts_from_another_runs_weights_with_hyperparameters_of_its_own(
     assert convolutions
     assert all(torch.allclose(one[name], other[name], atol=1e-9) for name in names)
     torch.manual_seed(second.seed)
-    fresh = build_model(hp.resolve(second.hyperparameters), 3).state_dict()
-    assert not any(torch.allclose(one[name], fresh[name], atol=1e-9) for name in convolutions)
+    fresh = build_model(hp.resolve(second.hyperparameters), 3).network.state_dict()
+    assert not any(torch.allclose(one[name], fresh[name.removeprefix("model.")], atol=1e-9) for name in convolutions)
 
     other_bands = config_for(data, tmp_path / "d", trainer=trainer, hyperparameters={"bands": ["nir", "red", "green"]})
     said = failure(attempts.here(other_bands), Exit.CONFIG, FailureClass.CONFIG)
