@@ -41,6 +41,7 @@ _WORKERS = 4
 _STARTUP_SECONDS = 10
 """Nothing has to be pulled here: a program that does not start will not start."""
 _LOOK_SECONDS = 0.25
+_END_SECONDS = 0.2
 _SETTLE_SECONDS = 2.0
 _PROGRESS_SECONDS = 1.0
 """From one status that shows live progress to the next, of one run."""
@@ -152,9 +153,18 @@ class LocalRun:
             if working is not None:
                 await working
             await self._search.close()
-            await self._cluster.stop()
+            await self._stop_cluster()
             self._display.close()
         return self._end()
+
+    async def _stop_cluster(self) -> None:
+        """End all trainers: at once after a second signal, also those that began between it and this."""
+        ending = asyncio.create_task(self._cluster.stop())
+        while not ending.done():
+            if self._signals > 1:
+                self._cluster.kill()
+            await asyncio.wait({ending}, timeout=_END_SECONDS)
+        await ending
 
     async def _apply(self) -> None:
         try:
