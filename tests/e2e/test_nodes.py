@@ -32,7 +32,7 @@ def losses(folder: Path) -> list[float]:
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     content: Obj = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
-    return dict(content["model"])
+    return dict(content["state_dict"])
 
 
 def test_two_pods_make_the_run_of_one(world: World, kubectl: Kubectl) -> None:
