@@ -122,7 +122,12 @@ def load_checkpoint(
     """
     content = _content(uri, artifacts, CHECKPOINT_FIELD)
     about = content.get("hyper_parameters", {}).get("config")
-    if not isinstance(about, Mapping) or not {"bands", "hyperparameters", "outputs"} <= about.keys():
+    # A state of training has no score of its own: its weights are those of the latest epoch, not of the best one.
+    if (
+        "score" not in content
+        or not isinstance(about, Mapping)
+        or not {"bands", "hyperparameters", "outputs"} <= about.keys()
+    ):
         raise ConfigError(
             CHECKPOINT_FIELD, f"{uri} is no checkpoint of a best epoch: name a run's checkpoints/best.ckpt"
         )

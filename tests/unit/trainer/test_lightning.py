@@ -7,6 +7,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from crossfold_trainer.training.loop import validate
+
 STEPS = 3
 
 
@@ -104,12 +106,7 @@ def test_the_loops_that_are_driven_by_hand_have_these_parts() -> None:
 def test_a_validation_can_be_run_from_a_callback() -> None:
     class Now(Seen):
         def on_train_epoch_end(self, trainer, module) -> None:
-            loop = trainer.fit_loop.epoch_loop.val_loop
-            loop.restarting = False
-            loop.batch_progress.reset()
-            trainer.validating = True
-            loop.run()
-            trainer.training = True
+            validate(trainer)
 
     module = Module()
     trainer(Now(), 1).fit(module, Batches(), Batches())

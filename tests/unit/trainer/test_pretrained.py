@@ -164,6 +164,7 @@ def kept(**changes: Any) -> dict[str, Any]:
     return {
         "state_dict": changes.pop("state_dict", weights),
         "hyper_parameters": {"config": about | changes},
+        "score": 0.5,
     }
 
 
@@ -198,6 +199,7 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path, changes: dict
 
 
 def test_a_training_state_is_no_kept_checkpoint(tmp_path: Path) -> None:
-    torch.save({"state_dict": {}, "optimizer_states": []}, tmp_path / "last.ckpt")
+    state = {name: value for name, value in kept().items() if name != "score"} | {"optimizer_states": [], "loops": {}}
+    torch.save(state, tmp_path / "last.ckpt")
     with pytest.raises(ConfigError, match=r"is no checkpoint of a best epoch: name a run's checkpoints/best\.ckpt"):
         load_checkpoint(build_model(TINY, 3), str(tmp_path / "last.ckpt"), HERE, TINY, BANDS)
